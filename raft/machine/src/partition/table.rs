@@ -1,0 +1,129 @@
+//! The tables of a partition, as the machine sees them: typed rows behind a trait that the shell implements.
+
+use bytes::Bytes;
+use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
+
+use super::command::Response;
+
+/// One state key of an actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateValue {
+    pub value: Bytes,
+    /// Invisible from this instant on.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a caller asked for when registering a reminder. Texts are kept as given: answers echo them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReminderSpec {
+    /// JSON text handed to the app; `None`: no `data` was given (not the same as `null`).
+    pub data: Option<Bytes>,
+    pub due_time: String,
+    /// The owner parses it again to compute the occurrence after next.
+    pub period: String,
+    pub ttl: String,
+    /// Total number of firings, the first one included; `None`: no limit.
+    pub repeats: Option<u64>,
+    /// No occurrence is due after this instant (inclusive).
+    pub expires_at: Option<Timestamp>,
+    pub policy: FailurePolicy,
+}
+
+/// What happens when the app fails an occurrence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// One attempt.
+    Drop,
+    /// `interval_micros` between attempts; `max_retries: None` retries without end.
+    Constant { interval_micros: u64, max_retries: Option<u32> },
+}
+
+impl Default for FailurePolicy {
+    /// Three retries, one second apart (`specs`: reminders, failure policy not set).
+    fn default() -> Self {
+        FailurePolicy::Constant { interval_micros: 1_000_000, max_retries: Some(3) }
+    }
+}
+
+/// A reminder as stored: the request and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reminder {
+    pub spec: ReminderSpec,
+    /// Log index of the entry that created it; tells a re-registered reminder from its predecessor.
+    pub generation: u64,
+    /// The occurrence that is due next; the first one is 1.
+    pub occurrence: u64,
+    /// When that occurrence is due.
+    pub due: Timestamp,
+    /// Wall clock of the proposer at creation.
+    pub registered: Timestamp,
+    /// How many occurrences were given up by the failure policy.
+    pub dropped: u64,
+}
+
+/// An occurrence given up by its failure policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DroppedFiring {
+    pub actor: ActorKey,
+    pub name: String,
+    pub generation: u64,
+    pub occurrence: u64,
+    pub due: Timestamp,
+    pub dropped_at: Timestamp,
+    pub reason: String,
+}
+
+/// Who owns the partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    pub epoch: Epoch,
+    pub node: NodeId,
+    pub replica: ReplicaId,
+    pub nonce: u64,
+}
+
+/// The last write of an actor, for the exact answer to its repeat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastWrite {
+    pub epoch: Epoch,
+    pub activation: Activation,
+    pub number: WriteNumber,
+    pub response: Response,
+}
+
+/// Reads and writes of one partition within one apply batch. Reads see the batch's earlier writes.
+///
+/// The due-time index of reminders is the implementation's: it follows `put_reminder` and `delete_reminder`.
+pub trait Tables {
+    /// Disk failure: the batch is abandoned and the node ends.
+    type Error;
+
+    fn ownership(&self) -> Result<Option<Ownership>, Self::Error>;
+    fn set_ownership(&mut self, ownership: Ownership) -> Result<(), Self::Error>;
+
+    /// The highest proposer clock seen, by which expiry is decided.
+    fn clock(&self) -> Result<Timestamp, Self::Error>;
+    fn set_clock(&mut self, clock: Timestamp) -> Result<(), Self::Error>;
+
+    fn state(&self, actor: &ActorKey, key: &str) -> Result<Option<StateValue>, Self::Error>;
+    fn put_state(&mut self, actor: &ActorKey, key: &str, value: StateValue) -> Result<(), Self::Error>;
+    fn delete_state(&mut self, actor: &ActorKey, key: &str) -> Result<(), Self::Error>;
+    /// Every state key of the actor goes; bounded work for the machine, whatever their number.
+    fn delete_all_state(&mut self, actor: &ActorKey) -> Result<(), Self::Error>;
+
+    fn reminder(&self, actor: &ActorKey, name: &str) -> Result<Option<Reminder>, Self::Error>;
+    /// All reminders of the actor, by name.
+    fn reminders(&self, actor: &ActorKey) -> Result<Vec<(String, Reminder)>, Self::Error>;
+    fn put_reminder(&mut self, actor: &ActorKey, name: &str, reminder: Reminder) -> Result<(), Self::Error>;
+    fn delete_reminder(&mut self, actor: &ActorKey, name: &str) -> Result<(), Self::Error>;
+
+    fn last_write(&self, actor: &ActorKey) -> Result<Option<LastWrite>, Self::Error>;
+    fn set_last_write(&mut self, actor: &ActorKey, write: LastWrite) -> Result<(), Self::Error>;
+    fn delete_last_write(&mut self, actor: &ActorKey) -> Result<(), Self::Error>;
+
+    /// Number of dropped firings kept.
+    fn dropped_len(&self) -> Result<u64, Self::Error>;
+    /// Keyed by log index and position within the command, so that the oldest is found first.
+    fn push_dropped(&mut self, index: u64, position: u32, firing: DroppedFiring) -> Result<(), Self::Error>;
+    fn pop_oldest_dropped(&mut self) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,1 @@
+//! Every key of both stores, on one page.
