@@ -2,10 +2,40 @@
 //!
 //! Nothing outside this crate names an openraft type, and Raft terms never leave it: a partition's owner knows only
 //! its [`Tenure`], which says whether the epoch it claimed is still good.
+//!
+//! A proposal's road: [`Partition::propose`] → `replica` (bounds, errors) → openraft → `log_store` (tail and group
+//! commit) → openraft → `state_store` (one batch of rows) → `rules` (the machine, effects) → the caller. Beside it the
+//! `flusher` makes rows durable for all groups at once and only then lets logs go.
 
-mod api;
+mod bootstrap;
+mod convert;
+mod error;
+mod flusher;
+mod group_state;
+mod groups;
+mod incarnations;
+mod log_store;
+mod network;
+mod overlay;
+mod partition;
+mod reader;
+mod replica;
+mod rules;
+mod snapshot;
+mod state_store;
+mod tables;
+mod tail;
+mod tenure;
+mod type_config;
 
-pub use api::{
-    Due, DueCursor, Groups, GroupsConfig, MetaHandle, NotOwner, Observer, Partition, ProposeError, Reader, StartError,
-    StateRow, Tenure,
-};
+#[cfg(test)]
+mod tests;
+
+pub use convert::fuzz_records;
+pub use error::{NotOwner, ProposeError, StartError};
+pub use groups::{Groups, GroupsConfig, MetaHandle};
+pub use partition::Partition;
+pub use reader::{ActorQuery, ActorRow, Due, DueCursor, MAX_SCAN, Reader, StateRow};
+pub use rules::Observer;
+pub use snapshot::fuzz_snapshot;
+pub use tenure::Tenure;

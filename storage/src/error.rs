@@ -1,4 +1,5 @@
-//! How storage fails.
+//! How storage fails: almost always fatally. A store that cannot write, or reads what it cannot understand, has no answer
+//! that a caller could use; only a directory that another process holds is the operator's to resolve.
 
 use callboard_types::Class;
 
@@ -19,6 +20,14 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn io(action: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Io { action, source: source.into() }
+    }
+
+    pub(crate) fn corrupt(what: &'static str, why: impl Into<String>) -> Self {
+        Error::Corrupt { what, why: why.into() }
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Error::Io { .. } | Error::Corrupt { .. } | Error::Stopped => Class::Fatal,

@@ -1,4 +1,7 @@
 //! What stands in a partition's log, and what applying it answers.
+//!
+//! Commands carry all they need: the time they were made, the epoch they speak for, and absolute instants instead of
+//! spans. Nothing here decides; the rules are in [`apply`](super::apply()) and the draft it commits.
 
 use bytes::Bytes;
 use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
@@ -69,7 +72,7 @@ pub enum Response {
     Done,
     /// The command's epoch is not the current one. Nothing was written.
     Fenced { current: Epoch },
-    /// The content is not acceptable. Nothing was written.
+    /// The content is not acceptable. None of its operations took effect.
     Rejected(Rejection),
 }
 

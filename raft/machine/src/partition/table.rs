@@ -1,4 +1,8 @@
 //! The tables of a partition, as the machine sees them: typed rows behind a trait that the shell implements.
+//!
+//! The trait says what a row is and what a write means; how rows are encoded, indexed and made durable is the shell's.
+//! Expired values are rows like any other until the shell removes them: they may be overwritten and deleted, and only
+//! reads hide them, by [`visible`].
 
 use bytes::Bytes;
 use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
@@ -11,6 +15,12 @@ pub struct StateValue {
     pub value: Bytes,
     /// Invisible from this instant on.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Whether a read may return `value`; `clock` is the reader's, and never below the partition's stored one, so that what
+/// has expired once stays expired.
+pub fn visible(value: &StateValue, clock: Timestamp) -> bool {
+    value.expires_at.is_none_or(|end| clock < end)
 }
 
 /// What a caller asked for when registering a reminder. Texts are kept as given: answers echo them.
@@ -82,7 +92,7 @@ pub struct Ownership {
     pub nonce: u64,
 }
 
-/// The last write of an actor, for the exact answer to its repeat.
+/// The last write of an actor, for the exact answer to its repeat. Its response is `Done` or `Rejected`, never another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastWrite {
     pub epoch: Epoch,
@@ -101,7 +111,7 @@ pub trait Tables {
     fn ownership(&self) -> Result<Option<Ownership>, Self::Error>;
     fn set_ownership(&mut self, ownership: Ownership) -> Result<(), Self::Error>;
 
-    /// The highest proposer clock seen, by which expiry is decided.
+    /// The highest proposer clock seen, by which expiry is decided; the Unix epoch where none was.
     fn clock(&self) -> Result<Timestamp, Self::Error>;
     fn set_clock(&mut self, clock: Timestamp) -> Result<(), Self::Error>;
 
@@ -121,9 +131,23 @@ pub trait Tables {
     fn set_last_write(&mut self, actor: &ActorKey, write: LastWrite) -> Result<(), Self::Error>;
     fn delete_last_write(&mut self, actor: &ActorKey) -> Result<(), Self::Error>;
 
-    /// Number of dropped firings kept.
+    /// Number of dropped firings kept. Asked only by a command that drops one.
     fn dropped_len(&self) -> Result<u64, Self::Error>;
     /// Keyed by log index and position within the command, so that the oldest is found first.
     fn push_dropped(&mut self, index: u64, position: u32, firing: DroppedFiring) -> Result<(), Self::Error>;
     fn pop_oldest_dropped(&mut self) -> Result<(), Self::Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_invisible_from_its_expiry_on() {
+        let value = |expires_at| StateValue { value: Bytes::new(), expires_at };
+        assert!(visible(&value(None), Timestamp::MAX));
+        assert!(visible(&value(Some(Timestamp(10))), Timestamp(9)));
+        assert!(!visible(&value(Some(Timestamp(10))), Timestamp(10)));
+        assert!(!visible(&value(Some(Timestamp(10))), Timestamp(11)));
+    }
 }

@@ -1,0 +1,60 @@
+# Callboard. `make help` lists the goals.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# One target folder for every clone: RocksDB compiles once per machine.
+export CARGO_TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/callboard/target)
+export CARGO_TERM_PROGRESS_WHEN ?= never
+# Most tests wait for something more than they compute.
+export RUST_TEST_THREADS ?= 8
+
+PROGRESS := .ci/progress
+RELEASE := $(CARGO_TARGET_DIR)/release/callboard
+
+.PHONY: help build test sdk faults demo bench fmt lint ci packages
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@echo
+	@echo "  A first build compiles RocksDB, about 15 minutes on two cores; later ones take it from the cache."
+
+packages:
+	@.ci/packages
+
+build: packages ## the binary, optimised: callboard in the target folder's release/
+	@$(PROGRESS) cargo build --locked --release -p callboard
+	@echo "built: $(RELEASE)"
+
+test: packages ## formatting, lints and every test that needs nothing but this repository
+	@cargo fmt --all --check
+	@$(PROGRESS) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(PROGRESS) cargo build --locked -p callboard
+	@$(PROGRESS) cargo test --locked --workspace
+
+sdk: ## published SDK packages, unmodified, through `callboard run`
+	@.ci/packages python3-venv nodejs
+	@$(PROGRESS) cargo build --locked -p callboard
+	@variables=$$(.ci/sdk); \
+	$(PROGRESS) env $$variables cargo test --locked -p callboard-tests --test sdk -- --ignored --nocapture --test-threads=1
+
+faults: build ## sudden death, power cuts, 100,000 reminders: the full dose (about 15 minutes)
+	@CALLBOARD_BIN=$(RELEASE) CALLBOARD_FAULT_ROUNDS=20 CALLBOARD_REMINDERS=100000 \
+	$(PROGRESS) cargo test --locked -p callboard-tests --test faults -- --nocapture --test-threads=1
+
+demo: packages ## a node, an app, a crash: a story of a minute (KEEP=1 leaves both running)
+	@$(PROGRESS) cargo build --locked -p callboard -p callboard-tests --bin callboard --bin callboard-demo
+	@KEEP=$(KEEP) $(CARGO_TARGET_DIR)/debug/callboard-demo
+
+bench: build ## throughput and latency on this machine
+	@$(RELEASE) bench --self
+
+fmt: ## formats the source
+	@cargo fmt --all
+
+lint: packages ## clippy, warnings are errors
+	@$(PROGRESS) cargo clippy --locked --workspace --all-targets -- -D warnings
+
+ci: ## what must pass before anything lands
+	@.ci/run

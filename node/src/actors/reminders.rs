@@ -1,0 +1,120 @@
+//! Reminders, as an app registers and reads them.
+
+use callboard_engine::reminder::{FailurePolicy as EnginePolicy, Plan, ReminderRequest};
+use callboard_machine::partition::{ActorOp, DroppedFiring, FailurePolicy, Reminder, ReminderSpec};
+use callboard_types::ActorKey;
+
+use super::{Actors, Error};
+use crate::owner::reads::After;
+
+impl Actors {
+    /// Whether this node's app hosts the type, which registering reminders and timers needs. Waits for an app that has
+    /// not been reached yet.
+    pub async fn hosts(&self, actor_type: &str) -> bool {
+        let mut app = self.inner.host.app();
+        if self.inner.host.has_app() && !app.borrow().config_read {
+            let _ = tokio::time::timeout(super::STARTUP_WAIT, app.wait_for(|view| view.config_read)).await;
+        }
+        self.inner.host.type_config(actor_type).is_some()
+    }
+
+    /// Registers a reminder; on disk when this returns.
+    pub async fn put_reminder(
+        &self,
+        actor: &ActorKey,
+        name: &str,
+        request: ReminderRequest,
+        plan: Plan,
+    ) -> Result<(), Error> {
+        self.room_for_reminder(actor, name).await?;
+        let spec = ReminderSpec {
+            data: request.data,
+            due_time: request.due_time,
+            period: request.period,
+            ttl: request.ttl,
+            repeats: plan.repeats,
+            expires_at: plan.expires_at,
+            policy: policy(request.policy),
+        };
+        let name = name.to_owned();
+        self.commit(actor, ActorOp::PutReminder { name, spec, due: plan.due, overwrite: request.overwrite }).await
+    }
+
+    pub async fn delete_reminder(&self, actor: &ActorKey, name: &str) -> Result<(), Error> {
+        self.commit(actor, ActorOp::DeleteReminder { name: name.to_owned() }).await
+    }
+
+    pub async fn reminder(&self, actor: &ActorKey, name: &str) -> Result<Reminder, Error> {
+        let reminder = self.routed(actor, |owner| std::future::ready(owner.reminder(actor, name))).await?;
+        reminder.ok_or_else(|| Error::ReminderNotFound(name.to_owned()))
+    }
+
+    /// The actor's reminders, by name.
+    pub async fn reminders(&self, actor: &ActorKey) -> Result<Vec<(ActorKey, String, Reminder)>, Error> {
+        let limit = self.inner.limits.reminders_per_actor;
+        self.routed(actor, |owner| {
+            let of = Some(actor.clone());
+            async move { owner.scan_reminders(of, None, limit).await }
+        })
+        .await
+    }
+
+    /// Reminders of all partitions in the order of actor and name, after `after`, `limit` at most.
+    pub async fn scan_reminders(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> Result<Vec<(ActorKey, String, Reminder)>, Error> {
+        let mut rows = Vec::new();
+        for owner in self.owners() {
+            rows.extend(owner.scan_reminders(None, after.clone(), limit).await?);
+        }
+        rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// Firings of all partitions that were given up, the latest first.
+    pub async fn dropped(&self, limit: usize) -> Result<Vec<DroppedFiring>, Error> {
+        let mut rows = Vec::new();
+        for owner in self.owners() {
+            rows.extend(owner.dropped(limit).await?);
+        }
+        rows.sort_by_key(|firing: &DroppedFiring| std::cmp::Reverse(firing.dropped_at));
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// In the name of the actor's activation where there is one, so that a superseded one changes nothing.
+    async fn commit(&self, actor: &ActorKey, op: ActorOp) -> Result<(), Error> {
+        match self.author(actor).await? {
+            Some(author) => Ok(self.owner_of(actor).commit(actor, Some(author), vec![op]).await?),
+            None => {
+                self.routed(actor, |owner| {
+                    let (actor, op) = (actor.clone(), op.clone());
+                    async move { owner.commit(&actor, None, vec![op]).await }
+                })
+                .await
+            }
+        }
+    }
+
+    async fn room_for_reminder(&self, actor: &ActorKey, name: &str) -> Result<(), Error> {
+        let limit = self.inner.limits.reminders_per_actor;
+        let full = self
+            .routed(actor, |owner| {
+                let exists = owner.reminder(actor, name).map(|reminder| reminder.is_some());
+                let of = Some(actor.clone());
+                async move { Ok(!exists? && owner.scan_reminders(of, None, limit).await?.len() >= limit) }
+            })
+            .await?;
+        if full { Err(Error::Full(format!("an actor has at most {limit} reminders"))) } else { Ok(()) }
+    }
+}
+
+fn policy(requested: EnginePolicy) -> FailurePolicy {
+    match requested {
+        EnginePolicy::Drop => FailurePolicy::Drop,
+        EnginePolicy::Constant { interval_micros, max_retries } => FailurePolicy::Constant { interval_micros, max_retries },
+    }
+}

@@ -1,0 +1,90 @@
+//! Timers: registered with this node, ticking as ordinary turns of their actors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_engine::mailbox::RequestKind;
+use callboard_engine::timer::{Error as TimerError, Tick, TimerRequest};
+use callboard_types::ActorKey;
+use http::{StatusCode, Uri};
+
+use super::Actors;
+use crate::app::path::push_segment;
+use crate::clock;
+use crate::owner::{AppCall, Error as OwnerError, Turn};
+use crate::tasks::Kind;
+
+/// Ticks begun at a time.
+const BATCH: usize = 256;
+/// The table is looked at again at least this often: wall clocks are stepped.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Actors {
+    pub fn put_timer(&self, actor: &ActorKey, name: &str, request: TimerRequest) -> Result<(), TimerError> {
+        self.inner.timers.put(actor, name, request, clock::wall())
+    }
+
+    pub fn delete_timer(&self, actor: &ActorKey, name: &str) {
+        self.inner.timers.remove(actor, name);
+    }
+
+    pub fn timers(&self) -> usize {
+        self.inner.timers.len()
+    }
+
+    /// Runs what is due until the tasks stop.
+    pub(super) async fn run_timers(self) {
+        let tasks = self.inner.tasks.clone();
+        loop {
+            let now = clock::wall();
+            let due = self.inner.timers.take_due(now, BATCH);
+            let more = due.len() == BATCH;
+            for tick in due {
+                tasks.spawn(Kind::Work, "timer", self.clone().tick(tick));
+            }
+            let sleep = self.inner.timers.next_due().map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
+            tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
+                () = self.inner.timers.changed() => {}
+                () = tokio::time::sleep(if more { Duration::ZERO } else { sleep }) => {}
+            }
+        }
+    }
+
+    /// One tick: failures are logged and nothing else, the schedule goes on.
+    async fn tick(self, tick: Tick) {
+        if self.inner.timers.is_current(&tick) {
+            let mut path = String::from("/actors/");
+            push_segment(&mut path, &tick.actor.actor_type);
+            path.push('/');
+            push_segment(&mut path, &tick.actor.actor_id);
+            path.push_str("/method/timer/");
+            push_segment(&mut path, &tick.name);
+            let uri: Uri = path.parse().unwrap_or_default();
+            let call = AppCall::callback(uri, tick.request.callback_body());
+            let wanted = {
+                let (actors, tick) = (self.clone(), tick.clone());
+                move || actors.inner.timers.is_current(&tick)
+            };
+            let turn = Turn {
+                actor: tick.actor.clone(),
+                kind: RequestKind::Timer,
+                chain: None,
+                call,
+                wanted: Some(Box::new(wanted)),
+            };
+            match self.turn(Arc::new(turn)).await {
+                Ok(response) if response.status() == StatusCode::OK => {}
+                Err(super::Error::Owner(OwnerError::Unwanted)) => {}
+                Ok(response) => {
+                    tracing::error!(actor = %tick.actor, timer = &*tick.name, status = response.status().as_u16(), "a timer's callback failed");
+                }
+                Err(error) => {
+                    tracing::error!(actor = %tick.actor, timer = &*tick.name, %error, "a timer's callback was not answered");
+                }
+            }
+        }
+        self.inner.timers.finished(&tick);
+    }
+}

@@ -1,0 +1,326 @@
+//! The host: the node whose app executes turns. Every request of a turn reaches the app through here, past the guard.
+//!
+//! The [`Guard`] decides; this module carries out: it sends what the guard lets through, and removes (`DELETE`) the
+//! instances that the guard no longer trusts. An actor is written to the [`opened`] list before its first dispatch, so
+//! that a node that crashed knows at its next start which instances its app may still hold.
+//!
+//! A removal, once begun, is carried to its end by a task of its own: whoever asked for it may leave.
+
+pub mod opened;
+pub mod order;
+pub mod timers;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use callboard_engine::Instant;
+use callboard_engine::actor_config::{HostedTypes, TypeConfig};
+use callboard_engine::guard::{
+    Close, DeleteAnswer, Dispatch, Guard, GuardLimits, InFlight, Removal, SealReport, Verdict, WriteToken,
+};
+use callboard_engine::mailbox::ReentrancyId;
+use callboard_types::{ActorKey, Epoch, FencingToken, PartitionId};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::app::path::push_segment;
+use crate::app::{AppChannel, AppView, Error as AppError};
+use crate::tasks::{Kind, Tasks};
+use opened::Opened;
+
+/// Instances in doubt that are removed in the background at a time, and how often that is tried.
+const REMOVALS_AT_A_TIME: usize = 64;
+const REMOVE_EVERY: Duration = Duration::from_secs(1);
+
+/// One request of a turn, on its way to the app.
+pub struct TurnDispatch {
+    pub token: FencingToken,
+    pub opens: bool,
+    pub chain: Option<ReentrancyId>,
+    pub idle_deadline: Instant,
+    pub request: Request<Bytes>,
+}
+
+/// Why a turn has no answer from the app.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The guard refused it and nothing reached the app: the owner opens another activation.
+    #[error("the activation is not there")]
+    NotActive,
+    /// A newer epoch or activation has been seen.
+    #[error("the fencing token is superseded")]
+    Fenced,
+    #[error("too many actors are active in this app")]
+    Full,
+    #[error(transparent)]
+    App(#[from] AppError),
+}
+
+/// Handle of this node's host; clones share it.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    app: AppChannel,
+    view: watch::Receiver<AppView>,
+    table: Mutex<Table>,
+    opened: Opened,
+    /// Wakes those who wait for somebody else's removal.
+    removed: Notify,
+    /// Wakes those who wait for the last turn of some instance.
+    quiet: Notify,
+    /// A request of a turn without an answer is given up after this long.
+    turn_limit: Duration,
+    tasks: Tasks,
+}
+
+struct Table {
+    guard: Guard,
+    /// Actors whose last running turn somebody waits for.
+    watched_for_quiet: HashSet<ActorKey>,
+}
+
+impl Host {
+    /// Takes over the list of instances that an earlier life of this node may have left in the app.
+    pub fn start(app: AppChannel, opened: Opened, limits: GuardLimits, turn_limit: Duration, tasks: Tasks) -> Self {
+        let mut guard = Guard::new(limits);
+        guard.listed(opened.listed());
+        let table = Mutex::new(Table { guard, watched_for_quiet: HashSet::new() });
+        let view = app.watch();
+        let host = Self {
+            inner: Arc::new(Inner { app, view, table, opened, removed: Notify::new(), quiet: Notify::new(), turn_limit, tasks: tasks.clone() }),
+        };
+        tasks.spawn(Kind::Service, "host-removals", host.clone().remove_doubtful());
+        host
+    }
+
+    /// What is known of the app: which types it hosts, whether it lives.
+    pub fn app(&self) -> watch::Receiver<AppView> {
+        self.inner.view.clone()
+    }
+
+    /// Whether this node is the sidecar of an app at all.
+    pub fn has_app(&self) -> bool {
+        self.inner.app.is_initialized()
+    }
+
+    pub fn hosted(&self) -> Option<Arc<HostedTypes>> {
+        self.inner.view.borrow().hosted.clone()
+    }
+
+    /// What holds for a type, if the app hosts it at this moment.
+    pub fn type_config(&self, actor_type: &str) -> Option<TypeConfig> {
+        self.inner.view.borrow().hosted.as_ref().and_then(|hosted| hosted.types.get(actor_type).copied())
+    }
+
+    /// Runs one request of a turn in the app. Must be carried to its end: the caller's turn lasts as long.
+    pub async fn dispatch(&self, actor: &ActorKey, turn: TurnDispatch) -> Result<Response<Bytes>, Error> {
+        let (pass, record) = loop {
+            let removed = self.inner.removed.notified();
+            tokio::pin!(removed);
+            removed.as_mut().enable();
+            let dispatch = Dispatch {
+                token: turn.token,
+                opens: turn.opens,
+                session: None,
+                chain: turn.chain.as_ref(),
+                idle_deadline: turn.idle_deadline,
+            };
+            let verdict = self.inner.table.lock().guard.open(actor, dispatch);
+            match verdict {
+                Verdict::Go { pass, record } => break (pass, record),
+                Verdict::NotActive => return Err(Error::NotActive),
+                Verdict::Fenced => return Err(Error::Fenced),
+                Verdict::Full => return Err(Error::Full),
+                Verdict::Seal(removal) => {
+                    if self.remove(actor, removal).await == DeleteAnswer::NoAnswer {
+                        return Err(AppError::NotSent("the actor's previous instance cannot be removed".into()).into());
+                    }
+                }
+                Verdict::Sealed => removed.await,
+            }
+        };
+        if record {
+            self.inner.opened.add(actor);
+        }
+        if !self.inner.table.lock().guard.holds(actor, pass) {
+            self.inner.table.lock().guard.not_dispatched(actor, pass);
+            return Err(Error::NotActive);
+        }
+        let limit = self.inner.turn_limit;
+        let answer = match tokio::time::timeout(limit, self.inner.app.call(turn.request)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(AppError::Lost(format!("no answer within {} s", limit.as_secs()))),
+        };
+        let mut table = self.inner.table.lock();
+        let in_flight = match &answer {
+            Err(AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_)) => {
+                table.guard.not_dispatched(actor, pass)
+            }
+            Ok(_) | Err(AppError::Lost(_) | AppError::TooLarge { .. }) => table.guard.ended(actor, pass),
+        };
+        let watched = table.is_watched_end(actor, in_flight);
+        drop(table);
+        if watched {
+            self.inner.quiet.notify_waiters();
+        }
+        answer.map_err(Error::from)
+    }
+
+    /// Ends an activation at its owner's wish: `DELETE`, and the answer awaited. Says whether the instance is gone.
+    pub async fn deactivate(&self, actor: &ActorKey, token: FencingToken) -> DeleteAnswer {
+        loop {
+            let removed = self.inner.removed.notified();
+            tokio::pin!(removed);
+            removed.as_mut().enable();
+            let close = self.inner.table.lock().guard.close(actor, token);
+            match close {
+                Close::Delete(removal) => return self.remove(actor, removal).await,
+                Close::NotActive | Close::Fenced => return DeleteAnswer::Answered,
+                Close::Sealed => removed.await,
+            }
+        }
+    }
+
+    /// Whether the app has the actor, and its calls count.
+    pub fn is_active(&self, actor: &ActorKey) -> bool {
+        self.inner.table.lock().guard.current_token(actor).is_some()
+    }
+
+    /// Token and number for the next write of the actor's instance; see [`order`] for the lock to hold meanwhile.
+    pub fn write_token(&self, actor: &ActorKey) -> WriteToken {
+        self.inner.table.lock().guard.token_for_write(actor)
+    }
+
+    /// A claim of the partition was applied: older tokens are refused from here on, older instances removed.
+    pub fn seal(&self, partition: PartitionId, generation: u64, epoch: Epoch) -> SealReport {
+        let mut table = self.inner.table.lock();
+        let report = table.guard.seal(partition, generation, epoch);
+        table.guard.supersede(partition);
+        report
+    }
+
+    /// The app's process is provably gone, and every instance with it.
+    pub fn app_gone(&self) {
+        let mut table = self.inner.table.lock();
+        let gone = table.guard.app_gone();
+        table.watched_for_quiet.clear();
+        drop(table);
+        self.inner.opened.clear();
+        self.inner.quiet.notify_waiters();
+        self.inner.removed.notify_waiters();
+        if gone > 0 {
+            tracing::info!(actors = gone, "the app's process is gone, and its active actors with it");
+        }
+    }
+
+    /// Carries a removal to its end in a task of its own.
+    async fn remove(&self, actor: &ActorKey, removal: Removal) -> DeleteAnswer {
+        let (done, answer) = oneshot::channel();
+        let (host, actor) = (self.clone(), actor.clone());
+        self.inner.tasks.spawn(Kind::Work, "remove", async move {
+            let answer = host.carry_out(&actor, removal).await;
+            let _ = done.send(answer);
+        });
+        answer.await.unwrap_or(DeleteAnswer::NoAnswer)
+    }
+
+    async fn carry_out(&self, actor: &ActorKey, removal: Removal) -> DeleteAnswer {
+        if removal.in_flight > 0 {
+            // A request of a turn ends by its own limit, so this wait does.
+            self.quiet_within(actor, self.inner.turn_limit).await;
+        }
+        let answer = if self.inner.table.lock().guard.still_removing(actor, removal.id) {
+            match self.inner.app.call(delete_request(actor)).await {
+                Ok(response) => {
+                    if response.status() != http::StatusCode::OK {
+                        tracing::error!(%actor, status = response.status().as_u16(), "the app failed to deactivate an actor");
+                    }
+                    DeleteAnswer::Answered
+                }
+                Err(error) => {
+                    tracing::warn!(%actor, %error, "an actor's deactivation has no answer from the app");
+                    DeleteAnswer::NoAnswer
+                }
+            }
+        } else {
+            DeleteAnswer::Answered
+        };
+        self.inner.table.lock().guard.removed(actor, removal.id, answer);
+        if answer == DeleteAnswer::Answered {
+            self.inner.opened.remove(actor);
+        }
+        self.inner.removed.notify_waiters();
+        answer
+    }
+
+    /// Waits until nothing of the actor's instance runs, `limit` at most.
+    pub async fn quiet_within(&self, actor: &ActorKey, limit: Duration) {
+        let quiet = async {
+            loop {
+                let ended = self.inner.quiet.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                {
+                    let mut table = self.inner.table.lock();
+                    if table.guard.in_flight(actor) == 0 {
+                        return;
+                    }
+                    table.watched_for_quiet.insert(actor.clone());
+                }
+                ended.await;
+            }
+        };
+        let _elapsed = tokio::time::timeout(limit, quiet).await;
+    }
+
+    /// Removes, a few at a time, instances in doubt that no dispatch waits for.
+    async fn remove_doubtful(self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.inner.tasks.stopping() => return,
+                () = tokio::time::sleep(REMOVE_EVERY) => {}
+            }
+            if !self.inner.view.borrow().healthy {
+                continue;
+            }
+            let doubtful = self.inner.table.lock().guard.must_delete(REMOVALS_AT_A_TIME);
+            for actor in doubtful {
+                let removal = self.inner.table.lock().guard.begin_removal(&actor);
+                if let Some(removal) = removal {
+                    self.remove(&actor, removal).await;
+                }
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Whether the last turn of an instance has ended that somebody waits for.
+    fn is_watched_end(&mut self, actor: &ActorKey, in_flight: InFlight) -> bool {
+        match in_flight {
+            InFlight::Running(_) => false,
+            InFlight::Quiet | InFlight::Gone => self.watched_for_quiet.remove(actor),
+        }
+    }
+}
+
+/// `DELETE /actors/{type}/{id}`: ends the instance in the app.
+fn delete_request(actor: &ActorKey) -> Request<Bytes> {
+    let mut path = String::from("/actors/");
+    push_segment(&mut path, &actor.actor_type);
+    path.push('/');
+    push_segment(&mut path, &actor.actor_id);
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = Method::DELETE;
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    request
+}

@@ -1,0 +1,179 @@
+//! One due occurrence of a reminder: a turn of its actor, and what its outcome does to the schedule.
+//!
+//! The occurrence is fired as long as the log does not say that it was answered or given up: at least once, never
+//! early, never silently skipped. Only an answer of the app, or its silence, uses up an attempt of the failure policy;
+//! a host that is away, a full mailbox or a change of owner does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_engine::due::Firing;
+use callboard_engine::mailbox::RequestKind;
+use callboard_engine::reminder::{AfterFailure, FailurePolicy as EnginePolicy, after_failure, callback_body};
+use callboard_engine::schedule::Schedule;
+use callboard_machine::partition::{ActorOp, FailurePolicy, Reminder};
+use callboard_types::{Class, Timestamp};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+
+use super::{AppCall, Error, Owner, Turn};
+use crate::app::path::push_segment;
+use crate::clock;
+
+/// Which occurrence of the reminder it is, from 1.
+const OCCURRENCE: HeaderName = HeaderName::from_static("callboard-reminder-occurrence");
+/// When it was due, RFC 3339.
+const DUE: HeaderName = HeaderName::from_static("callboard-reminder-due");
+
+/// Between two tries that use up no attempt.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A type that nobody hosts is asked for again after this long.
+const NO_HOST_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the app made of an occurrence.
+enum Verdict {
+    Answered,
+    Failed(String),
+    /// It was not asked, or may not have been.
+    Again(Duration),
+    /// It was not asked: the reminder is gone, or another of its name is there.
+    Unwanted,
+}
+
+impl Owner {
+    /// Fires one occurrence.
+    pub(super) async fn fire(self: Arc<Self>, firing: Firing) {
+        let reminder = match self.partition.reader().reminder(&firing.id.actor, &firing.id.name) {
+            Ok(Some(reminder))
+                if reminder.generation == firing.generation && reminder.occurrence == firing.occurrence =>
+            {
+                reminder
+            }
+            Ok(_replaced_or_gone) => return self.resolved(&firing),
+            Err(error) => {
+                tracing::error!(actor = %firing.id.actor, %error, "a due reminder cannot be read");
+                return self.again(&firing, AGAIN_AFTER);
+            }
+        };
+        match self.ask(&firing, &reminder).await {
+            Verdict::Answered => self.conclude(&firing, &reminder, None).await,
+            Verdict::Again(after) => self.again(&firing, after),
+            Verdict::Unwanted => self.resolved(&firing),
+            Verdict::Failed(why) => match after_failure(policy(reminder.spec.policy), firing.attempt) {
+                AfterFailure::Retry { after } => {
+                    tracing::debug!(actor = %firing.id.actor, attempt = firing.attempt, why, "a reminder failed");
+                    let at = clock::wall().saturating_add(after);
+                    let _ = self.with_reign(|reign| reign.due.retry_at(&firing, at));
+                    self.keeper.notify_one();
+                }
+                AfterFailure::GiveUp => {
+                    tracing::warn!(actor = %firing.id.actor, attempts = firing.attempt, why, "a reminder's firing is given up");
+                    self.conclude(&firing, &reminder, Some(why)).await;
+                }
+            },
+        }
+    }
+
+    async fn ask(self: &Arc<Self>, firing: &Firing, reminder: &Reminder) -> Verdict {
+        let turn = Turn {
+            actor: firing.id.actor.clone(),
+            kind: RequestKind::Reminder,
+            chain: None,
+            call: callback(firing, reminder),
+            wanted: Some(Box::new({
+                let (owner, firing) = (self.clone(), firing.clone());
+                move || owner.with_reign(|reign| reign.due.is_current(&firing)).unwrap_or(false)
+            })),
+        };
+        match self.turn(Arc::new(turn)).await {
+            Ok(response) if response.status() == StatusCode::OK => Verdict::Answered,
+            Ok(response) => {
+                let text = String::from_utf8_lossy(response.body());
+                Verdict::Failed(format!("({}) {}", response.status().as_u16(), text.chars().take(256).collect::<String>()))
+            }
+            Err(Error::NoHost) => Verdict::Again(NO_HOST_AGAIN),
+            // Replaced or deleted while it waited.
+            Err(Error::Unwanted) => Verdict::Unwanted,
+            Err(error) => match error.class() {
+                Class::Rejected => Verdict::Failed(error.to_string()),
+                Class::Redirected | Class::Busy | Class::Unknown | Class::Fenced | Class::Fatal => {
+                    Verdict::Again(AGAIN_AFTER)
+                }
+            },
+        }
+    }
+
+    /// Commits what became of the occurrence; `dropped`: why it was given up.
+    async fn conclude(self: &Arc<Self>, firing: &Firing, reminder: &Reminder, dropped: Option<String>) {
+        let next = next_due(firing, reminder);
+        let name = firing.id.name.to_string();
+        let (generation, occurrence) = (firing.generation, firing.occurrence);
+        let op = match dropped {
+            None => ActorOp::ReminderFired { name, generation, occurrence, next },
+            Some(reason) => ActorOp::ReminderDropped { name, generation, occurrence, next, reason },
+        };
+        loop {
+            match self.commit(&firing.id.actor, None, vec![op.clone()]).await {
+                Ok(()) | Err(Error::Rejected(_)) => return self.resolved(firing),
+                // The next owner fires it again.
+                Err(Error::NotServing(_) | Error::Fenced) => return,
+                // It has an effect on this very occurrence only, so it may be proposed again.
+                Err(error) => {
+                    tracing::debug!(actor = %firing.id.actor, %error, "a firing's outcome is not committed yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+            if self.common.tasks.is_stopping() {
+                return;
+            }
+        }
+    }
+
+    fn resolved(&self, firing: &Firing) {
+        let _ = self.with_reign(|reign| reign.due.resolved(firing));
+        self.keeper.notify_one();
+    }
+
+    fn again(&self, firing: &Firing, after: Duration) {
+        let at = clock::wall().saturating_add(after);
+        let _ = self.with_reign(|reign| reign.due.again_at(firing, at));
+        self.keeper.notify_one();
+    }
+}
+
+/// The occurrence after this one, from the texts that were registered.
+fn next_due(firing: &Firing, reminder: &Reminder) -> Option<Timestamp> {
+    let spec = &reminder.spec;
+    match Schedule::reminder(&spec.due_time, &spec.period, &spec.ttl, reminder.registered) {
+        Ok(schedule) => schedule.next(firing.due, firing.occurrence),
+        Err(error) => {
+            tracing::error!(actor = %firing.id.actor, %error, "a stored reminder's schedule is unreadable; it ends");
+            None
+        }
+    }
+}
+
+fn callback(firing: &Firing, reminder: &Reminder) -> AppCall {
+    let mut path = String::from("/actors/");
+    push_segment(&mut path, &firing.id.actor.actor_type);
+    path.push('/');
+    push_segment(&mut path, &firing.id.actor.actor_id);
+    path.push_str("/method/remind/");
+    push_segment(&mut path, &firing.id.name);
+    let uri: Uri = path.parse().unwrap_or_default();
+    let mut call = AppCall::callback(uri, callback_body(reminder.spec.data.as_deref()));
+    call.headers.insert(OCCURRENCE, HeaderValue::from(firing.occurrence));
+    let due = chrono::DateTime::from_timestamp_micros(firing.due.as_micros())
+        .map(|due| due.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+        .and_then(|due| HeaderValue::from_str(&due).ok());
+    if let Some(due) = due {
+        call.headers.insert(DUE, due);
+    }
+    call
+}
+
+fn policy(stored: FailurePolicy) -> EnginePolicy {
+    match stored {
+        FailurePolicy::Drop => EnginePolicy::Drop,
+        FailurePolicy::Constant { interval_micros, max_retries } => EnginePolicy::Constant { interval_micros, max_retries },
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens in a partition without a caller: idle actors are deactivated, due reminders fire.
+//!
+//! One task per partition sleeps until the next of both and does a bounded amount at a time. Those who make something
+//! due earlier than it thinks wake it; a call to an active actor never does, since it can only make idleness later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_engine::Instant;
+use callboard_engine::due::{DueEntry, DueKey, Firing, ReminderId, Scan};
+use callboard_engine::activation::EndReason;
+use callboard_engine::mailbox::Deactivation;
+use callboard_raft::DueCursor;
+use callboard_types::{ActorKey, NodeId, Timestamp};
+
+use super::{KeeperWakes, Owner};
+use crate::clock;
+use crate::tasks::Kind;
+
+/// Deactivations and firings begun at a time.
+const BATCH: usize = 256;
+/// The keeper looks again at least this often: wall clocks are stepped.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one look found.
+struct Look {
+    idle: Vec<Deactivation>,
+    due: Vec<Firing>,
+    refill: Option<Scan>,
+    sleep: Duration,
+}
+
+impl Owner {
+    /// Keeps the partition until the tasks stop.
+    pub async fn keep(self: Arc<Self>) {
+        let tasks = self.common.tasks.clone();
+        let mut app = self.common.host.app();
+        loop {
+            let look = self.look();
+            for deactivation in look.idle {
+                self.spawn_deactivation(deactivation);
+            }
+            for firing in look.due {
+                tasks.spawn(Kind::Work, "reminder", self.clone().fire(firing));
+            }
+            if let Some(scan) = look.refill {
+                self.refill(scan).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
+                () = self.keeper.notified() => {}
+                // Types may be hosted that were not.
+                changed = app.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(look.sleep) => {}
+            }
+        }
+    }
+
+    fn look(&self) -> Look {
+        let (now, wall) = (clock::monotonic(), clock::wall());
+        // Occurrences for which nobody could be asked stay where they are, in the log.
+        let hosts_any = self.common.host.hosted().is_some_and(|hosted| !hosted.types.is_empty());
+        self.with_reign(|reign| {
+            let idle = reign.mailboxes.expire(now, BATCH);
+            let (due, refill) = match hosts_any && reign.tenure.check().is_ok() {
+                true => (reign.due.take_due(wall, BATCH), reign.due.wants_refill()),
+                false => (Vec::new(), None),
+            };
+            let next_idle = reign.mailboxes.next_idle_deadline().unwrap_or(Instant::MAX);
+            let next_due = if hosts_any { reign.due.next_due().unwrap_or(Timestamp::MAX) } else { Timestamp::MAX };
+            reign.keeper_wakes = KeeperWakes { idle: next_idle, due: next_due };
+            let more = idle.len() == BATCH || due.len() == BATCH;
+            let until = next_idle.saturating_since(now).min(next_due.saturating_since(wall)).min(LOOK_AGAIN);
+            Look { idle, due, refill, sleep: if more { Duration::ZERO } else { until } }
+        })
+        .unwrap_or(Look { idle: Vec::new(), due: Vec::new(), refill: None, sleep: LOOK_AGAIN })
+    }
+
+    /// Wakes the keeper if an activation becomes idle before the keeper would look.
+    pub(super) fn wake_keeper_for_idle(&self) {
+        let earlier = self.with_reign(|reign| {
+            reign.mailboxes.next_idle_deadline().is_some_and(|deadline| deadline < reign.keeper_wakes.idle)
+        });
+        if earlier.unwrap_or(false) {
+            self.keeper.notify_one();
+        }
+    }
+
+    /// Brings the next part of the due-time index into memory.
+    async fn refill(&self, scan: Scan) {
+        let reader = self.partition.reader();
+        let after = scan.after.as_ref().map(|key| DueCursor {
+            due: key.due,
+            actor: key.id.actor.clone(),
+            name: key.id.name.to_string(),
+        });
+        let limit = scan.limit;
+        let rows = tokio::task::spawn_blocking(move || reader.scan_due(after.as_ref(), limit)).await;
+        let result = self.with_reign(|reign| match rows {
+            Ok(Ok(rows)) => {
+                let exhausted = rows.len() < limit;
+                let entries = rows.into_iter().map(|due| DueEntry {
+                    key: DueKey {
+                        due: due.cursor.due,
+                        id: ReminderId { actor: due.cursor.actor, name: due.cursor.name.into() },
+                    },
+                    generation: due.reminder.generation,
+                    occurrence: due.reminder.occurrence,
+                });
+                reign.due.refill(entries.collect(), exhausted);
+                None
+            }
+            Ok(Err(error)) => {
+                reign.due.refill_failed();
+                Some(error.to_string())
+            }
+            Err(error) => {
+                reign.due.refill_failed();
+                Some(error.to_string())
+            }
+        });
+        if let Ok(Some(error)) = result {
+            tracing::error!(partition = %self.id(), error, "the reminders that are due cannot be read");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends the activations that `selects` names, those in a turn after it.
+    pub fn deactivate_all(self: &Arc<Self>, reason: EndReason, selects: impl Fn(&ActorKey, Option<NodeId>) -> bool) {
+        let begun = self.with_reign(|reign| reign.mailboxes.deactivate_all(clock::monotonic(), reason, selects));
+        for deactivation in begun.unwrap_or_default() {
+            self.spawn_deactivation(deactivation);
+        }
+    }
+}

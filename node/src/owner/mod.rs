@@ -1,0 +1,225 @@
+//! The owner of one partition: it runs the mailboxes of its actors, fires their reminders and serves their state.
+//!
+//! ```text
+//!   claim    becoming the owner, and ceasing to be (the loop that ends every epoch properly)
+//!   turn     one turn: admission, dispatch to the host, the end        <- the road of an actor call
+//!   writes   one command of one actor, from proposal to answer
+//!   reads    what is stored, between two checks of the tenure
+//!   fire     one due occurrence of a reminder
+//!   keeper   what happens without a caller: idle actors, due reminders
+//! ```
+//!
+//! All state of an epoch is one [`Reign`] behind one short mutex; nothing awaits while it is held. The rule that makes
+//! an owner safe is [`Tenure::check`]: asked right before each dispatch, before each proposal, around each read, and
+//! before a reply is released. When it says no, whatever was decided under the epoch has no effect any more.
+
+mod claim;
+mod fire;
+mod keeper;
+pub mod reads;
+mod turn;
+pub mod writes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use callboard_engine::due::{DueEntry, DueKey, DueTable, ReminderId};
+use callboard_engine::mailbox::{CallId, Effect, Mailboxes, Refusal, Start};
+use callboard_machine::partition::Effect as Applied;
+use callboard_raft::{NotOwner, Partition, Tenure};
+use callboard_types::{Class, ClusterId, NodeId, PartitionId, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::app::Error as AppError;
+use crate::config::Limits;
+use crate::host::Host;
+use crate::tasks::Tasks;
+
+pub use turn::{AppCall, REENTRANCY_ID, Turn};
+
+/// What every owner of the node shares.
+#[derive(Clone)]
+pub struct Common {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// Raised by `recover`.
+    pub generation: u64,
+    pub max_clock_offset: std::time::Duration,
+    pub host: Host,
+    pub limits: Arc<Limits>,
+    /// Reminder turns running at a time on this node.
+    pub reminder_turns: Arc<Semaphore>,
+    pub tasks: Tasks,
+}
+
+/// The owner of one partition, whether or not it owns it at the moment.
+pub struct Owner {
+    partition: Partition,
+    common: Common,
+    /// `None` while another node owns the partition, or nobody.
+    reign: Mutex<Option<Reign>>,
+    /// Wakes those who wait for a reign to begin.
+    began: Notify,
+    /// Wakes the keeper: something is due earlier than it thinks.
+    keeper: Notify,
+}
+
+/// Everything of one epoch.
+struct Reign {
+    tenure: Tenure,
+    mailboxes: Mailboxes,
+    /// Where waiting calls learn of their turn.
+    grants: HashMap<CallId, oneshot::Sender<Start>>,
+    due: DueTable,
+    last_call: u64,
+    /// Until when the keeper sleeps.
+    keeper_wakes: KeeperWakes,
+}
+
+/// The instants that the keeper has taken into account.
+#[derive(Debug, Clone, Copy)]
+struct KeeperWakes {
+    idle: callboard_engine::Instant,
+    due: Timestamp,
+}
+
+/// Why a turn, a read or a write has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This node does not own the partition at the moment. Nothing happened.
+    #[error("partition {0} has no owner here at the moment")]
+    NotServing(PartitionId),
+    /// No app of the node hosts the type. Nothing happened.
+    #[error("the actor type is not hosted")]
+    NoHost,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It waited for its turn as long as it may. Nothing happened.
+    #[error("no turn within {0:?}")]
+    NoTurn(std::time::Duration),
+    #[error(transparent)]
+    App(AppError),
+    /// The app was asked, and this node ceased to be the owner before the answer counted.
+    #[error("the outcome is not known: {0}")]
+    Unknown(&'static str),
+    /// The token is superseded: nothing was written.
+    #[error("superseded: the actor's activation is over")]
+    Fenced,
+    /// The command's content was refused: nothing was written.
+    #[error(transparent)]
+    Rejected(#[from] callboard_machine::partition::Rejection),
+    #[error(transparent)]
+    TooLarge(#[from] callboard_machine::limits::Exceeded),
+    /// Whoever asked for the turn no longer wants it: a reminder or timer that is gone. Nothing happened.
+    #[error("the turn is not wanted any more")]
+    Unwanted,
+    #[error("read the store: {0}")]
+    Storage(String),
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Error::NotServing(_) => Class::Redirected,
+            Error::NoHost | Error::NoTurn(_) => Class::Busy,
+            Error::Refused(refusal) => refusal.class(),
+            Error::App(error) => error.class(),
+            Error::Unknown(_) => Class::Unknown,
+            Error::Fenced => Class::Fenced,
+            Error::Rejected(_) | Error::TooLarge(_) | Error::Unwanted => Class::Rejected,
+            Error::Storage(_) => Class::Fatal,
+        }
+    }
+}
+
+impl Owner {
+    pub fn new(partition: Partition, common: Common) -> Arc<Self> {
+        Arc::new(Self { partition, common, reign: Mutex::new(None), began: Notify::new(), keeper: Notify::new() })
+    }
+
+    pub fn id(&self) -> PartitionId {
+        self.partition.id()
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.reign.lock().is_some()
+    }
+
+    /// Waits, where nobody owns the partition here, until somebody may.
+    pub async fn served(&self) {
+        loop {
+            let began = self.began.notified();
+            tokio::pin!(began);
+            began.as_mut().enable();
+            if self.is_serving() {
+                return;
+            }
+            began.await;
+        }
+    }
+
+    /// Runs `f` on the reign, if there is one.
+    fn with_reign<R>(&self, f: impl FnOnce(&mut Reign) -> R) -> Result<R, Error> {
+        self.reign.lock().as_mut().map(f).ok_or(Error::NotServing(self.id()))
+    }
+
+    fn tenure(&self) -> Result<Tenure, Error> {
+        let tenure = self.with_reign(|reign| reign.tenure.clone())?;
+        tenure.check()?;
+        Ok(tenure)
+    }
+
+    /// An entry of the partition's log was applied on this replica: keeps the due table in step.
+    pub fn applied(&self, effects: &[Applied]) {
+        let mut reign = self.reign.lock();
+        let Some(reign) = reign.as_mut() else { return };
+        for effect in effects {
+            match effect {
+                Applied::ReminderSet { actor, name, reminder } => {
+                    let id = ReminderId { actor: actor.clone(), name: name.as_str().into() };
+                    let key = DueKey { due: reminder.due, id };
+                    reign.due.put(DueEntry { key, generation: reminder.generation, occurrence: reminder.occurrence });
+                    if reminder.due < reign.keeper_wakes.due {
+                        self.keeper.notify_one();
+                    }
+                }
+                Applied::ReminderGone { actor, name, generation } => {
+                    reign.due.remove(&ReminderId { actor: actor.clone(), name: name.as_str().into() }, *generation);
+                }
+                Applied::ClockLowered { by_micros } => {
+                    tracing::error!(partition = %self.id(), by_micros, "the stored clock was ahead and has been lowered");
+                }
+                Applied::Claimed { .. } => {}
+            }
+        }
+    }
+
+    /// Performs what the mailboxes asked for. Called without the lock.
+    fn carry_out(self: &Arc<Self>, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Start { call, start } => self.grant(call, start),
+                Effect::Deactivate(deactivation) => self.spawn_deactivation(deactivation),
+                // The owner waits for it where it quiesces; a partition that serves never is asked to.
+                Effect::Drained => self.keeper.notify_one(),
+            }
+        }
+    }
+
+    /// Counts for the metadata answer: active actors by type.
+    pub fn active_counts(&self) -> Vec<(callboard_engine::mailbox::TypeName, usize)> {
+        self.with_reign(|reign| reign.mailboxes.active_counts()).unwrap_or_default()
+    }
+
+    /// Totals for the metrics.
+    pub fn counts(&self) -> Option<callboard_engine::mailbox::Counts> {
+        self.with_reign(|reign| reign.mailboxes.counts()).ok()
+    }
+}
+
+impl From<NotOwner> for Error {
+    fn from(over: NotOwner) -> Self {
+        Error::NotServing(over.partition)
+    }
+}

@@ -1,0 +1,94 @@
+//! The only spawner: every long activity of the node has a name, a kind, and is waited for at the end.
+
+use std::future::Future;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// What ends with the task, and what the task ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Serves until told to stop. Ending by itself or by panic stops the node: without it the node only pretends.
+    Service,
+    /// A bounded piece of work on somebody's behalf. A panic is logged and costs that one piece.
+    Work,
+}
+
+/// Handle of the spawner; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    /// Cancelled when services must stop.
+    stop: CancellationToken,
+    /// Cancelled when the node must end because a service failed.
+    failed: CancellationToken,
+}
+
+impl Tasks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `future` under `kind` in a span with its name.
+    #[allow(clippy::disallowed_methods)] // the one place that spawns
+    pub fn spawn<F>(&self, kind: Kind, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match kind {
+            Kind::Work => {
+                self.tracker.spawn(future);
+            }
+            Kind::Service => {
+                let tasks = self.clone();
+                let service = future.instrument(tracing::info_span!("task", name));
+                self.tracker.spawn(async move {
+                    let _ended = EndsNode { tasks: &tasks, name };
+                    service.await;
+                });
+            }
+        }
+    }
+
+    /// Resolves when services must stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Resolves when a service ended that should not have.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Tells every service to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Tells every service to stop and waits for all tasks.
+    pub async fn join(&self) {
+        self.stop();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// Ends the node when its service ends, by return or by panic, before it was told to.
+struct EndsNode<'a> {
+    tasks: &'a Tasks,
+    name: &'static str,
+}
+
+impl Drop for EndsNode<'_> {
+    fn drop(&mut self) {
+        if !self.tasks.is_stopping() {
+            tracing::error!(task = self.name, "a service ended; the node stops");
+            self.tasks.failed.cancel();
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What the node tells about itself: trace context.
+
+pub mod trace;

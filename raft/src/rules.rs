@@ -1,0 +1,169 @@
+//! What entries mean: a partition's commands, or the meta group's.
+//!
+//! [`Rules`] is what the state store calls for the content of an entry. It holds the decoded facts of its group, writes
+//! rows through the batch's [`Overlay`], and tells the world only after the batch has been stored
+//! ([`Rules::committed`]): nobody sees an effect of rows that are not there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use callboard_machine::meta::MetaState;
+use callboard_machine::partition::{self, Effect, Ownership};
+use callboard_storage::{Error, StateView, Table, keyspace};
+use callboard_types::{Epoch, PartitionId, Timestamp};
+use tokio::sync::watch;
+
+use crate::convert::{corrupt, decode_meta_row, encode_meta_key, encode_meta_row};
+use crate::overlay::Overlay;
+use crate::tables::{Facts, PartitionTables};
+use crate::type_config::{Answer, Proposal};
+
+/// Told of every applied entry of every partition, in order, on the apply path: must be quick and must not block. Entries
+/// that a start replays are told too; an installed snapshot is not, so an owner reads its reminders after its claim.
+pub trait Observer: Send + Sync + 'static {
+    fn applied(&self, partition: PartitionId, effects: &[Effect]);
+}
+
+/// What others may know of a partition's facts without reading rows. Follows the stored batches.
+pub struct Live {
+    clock: AtomicI64,
+    ownership: watch::Sender<Option<Ownership>>,
+}
+
+impl Live {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { clock: AtomicI64::new(0), ownership: watch::Sender::new(None) })
+    }
+
+    /// The highest proposer clock applied.
+    pub fn clock(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.load(Ordering::Acquire))
+    }
+
+    /// The epoch of the last applied claim.
+    pub fn epoch(&self) -> Epoch {
+        self.ownership.borrow().map_or(Epoch::NONE, |owner| owner.epoch)
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Option<Ownership>> {
+        self.ownership.subscribe()
+    }
+
+    fn publish(&self, facts: &Facts) {
+        self.clock.store(facts.clock.as_micros(), Ordering::Release);
+        self.ownership.send_if_modified(|owner| {
+            let changed = *owner != facts.ownership;
+            *owner = facts.ownership;
+            changed
+        });
+    }
+}
+
+pub enum Rules {
+    Partition(PartitionRules),
+    Meta(MetaRules),
+}
+
+pub struct PartitionRules {
+    partition: PartitionId,
+    facts: Facts,
+    effects: Vec<Effect>,
+    live: Arc<Live>,
+    observer: Arc<dyn Observer>,
+}
+
+impl PartitionRules {
+    pub fn new(partition: PartitionId, live: Arc<Live>, observer: Arc<dyn Observer>) -> Self {
+        Self { partition, facts: Facts::default(), effects: Vec::new(), live, observer }
+    }
+}
+
+pub struct MetaRules {
+    state: MetaState,
+    published: watch::Sender<Arc<MetaState>>,
+    dirty: bool,
+}
+
+impl MetaRules {
+    pub fn new(published: watch::Sender<Arc<MetaState>>) -> Self {
+        Self { state: MetaState::default(), published, dirty: false }
+    }
+}
+
+impl Rules {
+    /// Reads the facts of `incarnation`, at start and after an installed snapshot.
+    pub fn load(&mut self, view: &(impl StateView + ?Sized), incarnation: u64) -> Result<(), Error> {
+        match self {
+            Rules::Partition(rules) => {
+                rules.facts = Facts::read(view, incarnation)?;
+                rules.live.publish(&rules.facts);
+            }
+            Rules::Meta(rules) => {
+                let rows = view.scan(Table::System, keyspace::meta_range(incarnation), usize::MAX)?;
+                let rows = rows.iter().map(|(key, row)| {
+                    let (_, table, _) = keyspace::parse_meta_row(key)?;
+                    decode_meta_row(table, row)
+                });
+                rules.state = MetaState::load(rows.collect::<Result<Vec<_>, Error>>()?);
+                rules.published.send_replace(Arc::new(rules.state.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the entry at log `index`.
+    pub fn apply(
+        &mut self,
+        rows: &mut Overlay,
+        incarnation: u64,
+        index: u64,
+        proposal: &Proposal,
+    ) -> Result<Answer, Error> {
+        match (self, proposal) {
+            (Rules::Partition(rules), Proposal::Partition(command)) => {
+                let mut tables = PartitionTables { rows, facts: &mut rules.facts, incarnation };
+                let outcome = partition::apply(&mut tables, index, command)?;
+                rules.effects.extend(outcome.effects);
+                Ok(Answer::Partition(outcome.response))
+            }
+            (Rules::Meta(rules), Proposal::Meta(command)) => {
+                let (response, changed) = rules.state.apply(command);
+                rules.dirty |= !changed.is_empty();
+                for key in changed {
+                    match rules.state.row(&key) {
+                        Some(row) => {
+                            let (table, name, value) = encode_meta_row(&row);
+                            rows.put(Table::System, keyspace::meta_row(incarnation, table, &name), value);
+                        }
+                        None => {
+                            let (table, name) = encode_meta_key(&key);
+                            rows.delete(Table::System, keyspace::meta_row(incarnation, table, &name));
+                        }
+                    }
+                }
+                Ok(Answer::Meta(response))
+            }
+            (Rules::Partition(_), Proposal::Meta(_)) | (Rules::Meta(_), Proposal::Partition(_)) => {
+                Err(corrupt("log entry", format!("entry {index} is of another kind of group")))
+            }
+        }
+    }
+
+    /// The batch is stored: what it did may be known.
+    pub fn committed(&mut self) {
+        match self {
+            Rules::Partition(rules) => {
+                rules.live.publish(&rules.facts);
+                if !rules.effects.is_empty() {
+                    rules.observer.applied(rules.partition, &rules.effects);
+                    rules.effects.clear();
+                }
+            }
+            Rules::Meta(rules) => {
+                if std::mem::take(&mut rules.dirty) {
+                    rules.published.send_replace(Arc::new(rules.state.clone()));
+                }
+            }
+        }
+    }
+}

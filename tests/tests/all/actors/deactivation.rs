@@ -1,0 +1,93 @@
+//! The end of an activation: idleness and the end of the node.
+
+use std::time::{Duration, Instant};
+
+use callboard_tests::app::App;
+use callboard_tests::node::Setup;
+use callboard_tests::wait::{PATIENCE, eventually};
+use serde_json::json;
+
+use crate::stage::{BRIEF, CAT, stage, unique};
+
+/// actors/grpc/deactivation.go, its HTTP twin; dapr.md 4.1
+#[tokio::test]
+async fn an_actor_idle_for_its_types_timeout_gets_one_delete() {
+    let stage = stage().await;
+    let id = unique("idle");
+    stage.node.call(BRIEF, &id, "foo").await.expect(200);
+    let begun = Instant::now();
+    let path = format!("/actors/{BRIEF}/{id}");
+    let ended = eventually(Duration::from_secs(5), "the actor gets its DELETE", async || {
+        (stage.app.count_of("DELETE", &path) > 0).then(|| begun.elapsed())
+    })
+    .await;
+    assert!(ended > Duration::from_millis(900), "after {ended:?}, before the timeout");
+    let deletes: Vec<_> = stage.app.calls_to(&path).into_iter().filter(|call| call.method == "DELETE").collect();
+    assert_eq!(deletes.len(), 1);
+    assert_eq!(deletes[0].path, path);
+    assert!(deletes[0].body.is_empty());
+    // It is activated again by the next call.
+    stage.node.call(BRIEF, &id, "foo").await.expect(200);
+}
+
+/// dapr.md 4.1: a turn resets the deadline.
+#[tokio::test]
+async fn calls_keep_an_actor_active() {
+    let stage = stage().await;
+    let id = unique("busy");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2500) {
+        stage.node.call(BRIEF, &id, "foo").await.expect(200);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(stage.app.count_of("DELETE", &format!("/actors/{BRIEF}/{id}")), 0);
+}
+
+/// actors/deactivation/idle/panic.go, on one host
+#[tokio::test]
+async fn an_idle_timeout_of_a_nanosecond_loses_no_firing() {
+    const REMINDERS: usize = 100;
+    let app = App::configured(json!({"entities": [CAT], "actorIdleTimeout": "1ns"})).await;
+    let mut node = Setup::default().app(&app).ready().await;
+    for n in 0..REMINDERS {
+        node.remind(CAT, &format!("a{n}"), "r", json!({"dueTime": "0s", "period": "1s"})).await;
+    }
+    for n in 0..REMINDERS {
+        app.wait_for(2, &format!("/actors/{CAT}/a{n}/method/remind/r"), PATIENCE).await;
+    }
+    assert!(node.is_running());
+    assert!(!node.log().contains("panicked"));
+}
+
+/// actors/deactivation/onexit.go; dapr.md 4.2
+#[tokio::test]
+async fn at_exit_every_active_actor_gets_one_delete_and_no_other_does() {
+    let app = App::hosting(&["abc", "def", "xyz"]).await;
+    let mut node = Setup::default().app(&app).ready().await;
+    for (kind, id) in [("abc", "123"), ("abc", "456"), ("def", "123")] {
+        node.call(kind, id, "foo").await.expect(200);
+    }
+    node.terminate();
+    let status = node.wait_end(PATIENCE).await;
+    assert_eq!(status.code(), Some(0), "{status}");
+    for path in ["/actors/abc/123", "/actors/abc/456", "/actors/def/123"] {
+        assert_eq!(app.count_of("DELETE", path), 1, "{path}");
+    }
+    assert_eq!(app.count_of("DELETE", "/actors/xyz"), 0);
+    assert_eq!(app.count_of("DELETE", "/actors/"), 3);
+}
+
+/// dapr.md 4.2, 3.3: any answer to DELETE ends the actor.
+#[tokio::test]
+async fn a_delete_the_app_refuses_still_ends_the_activation() {
+    let app = App::configured(json!({"entities": [CAT], "actorIdleTimeout": "500ms"})).await;
+    let node = Setup::default().app(&app).ready().await;
+    app.on("/actors/cat/a", async |call| {
+        callboard_tests::app::Reply::status(if call.method == "DELETE" { 500 } else { 200 })
+    });
+    node.call(CAT, "a", "foo").await.expect(200);
+    eventually(PATIENCE, "the DELETE is sent", async || (app.count_of("DELETE", "/actors/cat/a") == 1).then_some(()))
+        .await;
+    eventually(PATIENCE, "nothing is active", async || (node.active(CAT).await == 0).then_some(())).await;
+    node.call(CAT, "a", "foo").await.expect(200);
+}

@@ -1,0 +1,220 @@
+//! Turns: calls, reminders and timers of one actor follow one another, those of different actors do not wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_tests::app::{Call, Reply};
+use callboard_tests::process::descriptors;
+use callboard_tests::wait::{Gate, PATIENCE, eventually, stays};
+use serde_json::json;
+
+use crate::stage::{BRIEF, CAT, Stage, at, stage, unique};
+
+/// Makes every turn of an actor wait at a gate.
+fn hold(stage: &Stage, id: &str) -> Arc<Gate> {
+    let gate = Arc::new(Gate::closed());
+    let door = gate.clone();
+    stage.app.on(&at(CAT, id), move |_| {
+        let door = door.clone();
+        async move {
+            door.enter().await;
+            Reply::ok()
+        }
+    });
+    gate
+}
+
+/// True when no two of these turns were under way at the same time.
+fn one_after_another(mut turns: Vec<Call>) -> bool {
+    turns.sort_by_key(|turn| turn.begun);
+    turns.windows(2).all(|pair| pair[0].ended.is_some_and(|ended| ended <= pair[1].begun))
+}
+
+/// actors/lock/call/local/http.go (twin of grpc.go)
+#[tokio::test]
+async fn a_second_call_to_an_actor_waits_for_the_first() {
+    let stage = stage().await;
+    let id = unique("turn");
+    let gate = hold(stage, &id);
+    let url = format!("/v1.0/actors/{CAT}/{id}/method/foo");
+    let first = tokio::spawn(stage.node.post(&url).send());
+    stage.app.wait_for(1, &at(CAT, &id), PATIENCE).await;
+    let second = tokio::spawn(stage.node.post(&url).send());
+    stays(Duration::from_secs(1), "the number of turns", 1, async || stage.app.count(&at(CAT, &id))).await;
+    gate.let_through(1);
+    first.await.expect("sent").expect(200);
+    stage.app.wait_for(2, &at(CAT, &id), PATIENCE).await;
+    gate.let_through(1);
+    second.await.expect("sent").expect(200);
+    assert!(one_after_another(stage.app.calls_to(&at(CAT, &id))));
+}
+
+/// actors/lock/call/local/chain/http.go (twin of chain/grpc.go)
+#[tokio::test]
+async fn an_actor_that_waits_holds_up_no_other() {
+    let stage = stage().await;
+    let (one, other) = (unique("chain"), unique("chain"));
+    let gates = [hold(stage, &one), hold(stage, &other)];
+    let call = |id: &str| tokio::spawn(stage.node.post(&format!("/v1.0/actors/{CAT}/{id}/method/foo")).send());
+    let first = call(&one);
+    stage.app.wait_for(1, &at(CAT, &one), PATIENCE).await;
+    let second = call(&other);
+    stage.app.wait_for(1, &at(CAT, &other), PATIENCE).await;
+    let third = call(&one);
+    stays(Duration::from_secs(1), "the number of turns", 1, async || stage.app.count(&at(CAT, &one))).await;
+    gates.iter().for_each(|gate| gate.let_through(1));
+    stage.app.wait_for(2, &at(CAT, &one), PATIENCE).await;
+    gates[0].let_through(1);
+    for sent in [first, second, third] {
+        sent.await.expect("sent").expect(200);
+    }
+}
+
+/// dapr.md 4: strict FIFO.
+#[tokio::test]
+async fn waiting_calls_are_served_in_the_order_of_their_arrival() {
+    let stage = stage().await;
+    let id = unique("fifo");
+    let gate = hold(stage, &id);
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        sent.push(tokio::spawn(stage.node.post(&format!("/v1.0/actors/{CAT}/{id}/method/m{n}")).send()));
+        if n == 0 {
+            stage.app.wait_for(1, &at(CAT, &id), PATIENCE).await;
+        }
+        // The next connection is opened after this request has been read.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gate.open();
+    for sent in sent {
+        sent.await.expect("sent").expect(200);
+    }
+    let turns = stage.app.calls_to(&at(CAT, &id));
+    let order: Vec<_> = turns.iter().map(|turn| turn.path.rsplit('m').next().expect("a number").to_owned()).collect();
+    assert_eq!(order, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(one_after_another(turns));
+}
+
+/// dapr.md 4: a waiter that leaves gives its place up and nothing else.
+#[tokio::test]
+async fn a_caller_that_leaves_the_queue_shifts_nobody() {
+    let stage = stage().await;
+    let id = unique("leaves");
+    let gate = hold(stage, &id);
+    let url = |n: usize| format!("/v1.0/actors/{CAT}/{id}/method/m{n}");
+    let first = tokio::spawn(stage.node.post(&url(0)).send());
+    stage.app.wait_for(1, &at(CAT, &id), PATIENCE).await;
+    let leaving = stage.node.post(&url(1)).within(Duration::from_millis(200)).try_send().await;
+    assert!(leaving.is_err(), "the actor is held");
+    let rest: Vec<_> = (2..4).map(|n| tokio::spawn(stage.node.post(&url(n)).send())).collect();
+    stays(Duration::from_millis(500), "the number of turns", 1, async || stage.app.count(&at(CAT, &id))).await;
+    gate.open();
+    first.await.expect("sent").expect(200);
+    for sent in rest {
+        sent.await.expect("sent").expect(200);
+    }
+    let turns = stage.app.calls_to(&at(CAT, &id));
+    assert!(one_after_another(turns.clone()));
+    assert!(turns.iter().all(|turn| !turn.path.ends_with("/m1")), "a call whose caller left was made");
+}
+
+/// DESIGN 2.4: a caller that times out frees itself, never the lock.
+#[tokio::test]
+async fn a_caller_that_leaves_a_running_turn_does_not_end_it() {
+    let stage = stage().await;
+    let id = unique("abandoned");
+    let gate = hold(stage, &id);
+    let url = format!("/v1.0/actors/{CAT}/{id}/method/foo");
+    assert!(stage.node.post(&url).within(Duration::from_millis(300)).try_send().await.is_err());
+    assert_eq!(stage.app.count(&at(CAT, &id)), 1);
+    let second = tokio::spawn(stage.node.post(&url).send());
+    stays(Duration::from_secs(1), "the number of turns", 1, async || stage.app.count(&at(CAT, &id))).await;
+    gate.open();
+    second.await.expect("sent").expect(200);
+    assert!(one_after_another(stage.app.calls_to(&at(CAT, &id))));
+}
+
+/// actors/lock/reminders/local/http.go (twin of remote/grpc.go); dapr.md 5.2
+#[tokio::test]
+async fn a_reminder_takes_its_actors_turn_like_a_call() {
+    let stage = stage().await;
+    let id = unique("remindturn");
+    let gate = hold(stage, &id);
+    for name in ["one", "two"] {
+        stage.node.remind(CAT, &id, name, json!({"dueTime": "0s"})).await;
+    }
+    stage.app.wait_for(1, &at(CAT, &id), PATIENCE).await;
+    let call = tokio::spawn(stage.node.post(&format!("/v1.0/actors/{CAT}/{id}/method/foo")).send());
+    stays(Duration::from_secs(1), "the number of turns", 1, async || stage.app.count(&at(CAT, &id))).await;
+    gate.open();
+    call.await.expect("sent").expect(200);
+    let turns = stage.app.wait_answered(3, &at(CAT, &id), PATIENCE).await;
+    assert_eq!(turns.len(), 3);
+    assert!(one_after_another(turns));
+}
+
+/// actors/lock/timers/local.go (twin of remote.go); dapr.md 5.1
+#[tokio::test]
+async fn a_timer_takes_its_actors_turn_like_a_call() {
+    let stage = stage().await;
+    let id = unique("timerturn");
+    let gate = hold(stage, &id);
+    for name in ["one", "two"] {
+        let path = format!("/v1.0/actors/{CAT}/{id}/timers/{name}");
+        stage.node.post(&path).json(&json!({"dueTime": "0s"})).send().await.expect_empty();
+    }
+    stage.app.wait_for(1, &at(CAT, &id), PATIENCE).await;
+    stays(Duration::from_secs(1), "the number of turns", 1, async || stage.app.count(&at(CAT, &id))).await;
+    gate.let_through(1);
+    stage.app.wait_for(2, &at(CAT, &id), PATIENCE).await;
+    gate.let_through(1);
+    let turns = stage.app.wait_answered(2, &at(CAT, &id), PATIENCE).await;
+    assert!(one_after_another(turns));
+}
+
+/// dapr.md 5.1: timers of different actors run at the same time.
+#[tokio::test]
+async fn a_timer_that_blocks_delays_no_other_actor() {
+    let stage = stage().await;
+    let (held, free) = (unique("blocked"), unique("free"));
+    let gate = hold(stage, &held);
+    for id in [&held, &free] {
+        let path = format!("/v1.0/actors/{CAT}/{id}/timers/t");
+        stage.node.post(&path).json(&json!({"dueTime": "0s", "period": "100ms"})).send().await.expect_empty();
+    }
+    stage.app.wait_answered(3, &at(CAT, &free), PATIENCE).await;
+    assert_eq!(stage.app.count(&at(CAT, &held)), 1, "ticks of one timer overlap");
+    for id in [&held, &free] {
+        stage.node.delete(&format!("/v1.0/actors/{CAT}/{id}/timers/t")).send().await.expect_empty();
+    }
+    gate.open();
+}
+
+/// actors/lock/call/local/goroutines.go and actors/lock/reminders/local/goroutines.go: what they count in Go's tasks
+/// is seen here in active actors and open descriptors.
+#[tokio::test]
+async fn many_calls_and_reminders_leave_nothing_behind() {
+    const ACTORS: usize = 300;
+    let stage = stage().await;
+    let prefix = unique("many");
+    stage.node.call(BRIEF, &prefix, "warm").await.expect(200);
+    let before = descriptors(stage.node.id());
+    for n in 0..ACTORS {
+        stage.node.call(BRIEF, &format!("{prefix}-{n}"), "foo").await.expect(200);
+    }
+    for n in 0..ACTORS {
+        stage.node.remind(BRIEF, &format!("{prefix}-r{n}"), "r", json!({"dueTime": "1ms"})).await;
+    }
+    for n in 0..ACTORS {
+        stage.app.wait_for(1, &at(BRIEF, &format!("{prefix}-r{n}")), PATIENCE).await;
+    }
+    eventually(PATIENCE, "every actor has had its DELETE", async || {
+        (stage.app.count_of("DELETE", &format!("/actors/{BRIEF}/{prefix}-")) == 2 * ACTORS).then_some(())
+    })
+    .await;
+    // Other tests use the node too: allow for theirs.
+    eventually(PATIENCE, "descriptors return to where they were", async || {
+        (descriptors(stage.node.id()) <= before + 100).then_some(())
+    })
+    .await;
+}
