@@ -13,11 +13,11 @@ use anyhow::Context;
 use callboard_engine::guard::GuardLimits;
 use callboard_engine::mailbox::Counts;
 use callboard_engine::partition::HASH_VERSION;
-use callboard_machine::meta::{NodeRecord, Role, Settings};
+use callboard_machine::meta::{MetaCommand, NodeRecord, Role, Settings};
 use callboard_raft::{Groups, GroupsConfig};
 use callboard_types::NodeId;
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::{Actors, Effects};
@@ -28,10 +28,10 @@ use crate::clock;
 use crate::config::{AppConfig, AppProtocol, Config, DataDir};
 use crate::host::Host;
 use crate::host::opened::Opened;
+use crate::ingress::grpc::GrpcDoor;
 use crate::ingress::http::Api;
 use crate::ingress::metrics::{Metrics, MetricsDoor};
 use crate::ingress::server::{Protocols, Server, ServerLimits};
-use crate::ingress::grpc::GrpcDoor;
 use crate::invoke::Invoker;
 use crate::node::{Node, Phase, Shutdown};
 use crate::owner::Common;
@@ -96,11 +96,13 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
         Some(command) => {
             let running = command.start(&crate::cli::child::environment(&node.config, &node.ports))?;
             let (drained, shutdown, app) = (drained.clone(), shutdown.clone(), app.clone());
-            Some(tokio::task::spawn(async move {
+            let (ended, end) = oneshot::channel();
+            tasks.spawn(Kind::Work, "child", async move {
                 let code = running.until(&drained, &shutdown, APP_GRACE).await;
                 app.process_gone();
-                code
-            }))
+                let _ = ended.send(code);
+            });
+            Some(end)
         }
     };
     tasks.spawn(Kind::Work, "ready", announce_when_ready(node.clone(), announce, began));
@@ -149,18 +151,28 @@ impl Store {
         let node_id = node_id(&dir.join("node"))?;
         let observer = Effects::default();
         let groups = Groups::open(groups_config(node_id), stores, Arc::new(observer.clone())).await?;
-        if groups.is_empty() {
-            let node = NodeRecord {
-                name: config.node_name.clone(),
-                role: Role::Storage,
-                zone: config.zone.clone(),
-                incarnation: u64::try_from(clock::wall().as_micros()).unwrap_or(0),
-            };
-            groups.bootstrap(settings(config), node, clock::wall()).await.context("make the cluster")?;
-        }
         let store = Self { groups, observer, node_id };
-        store.agrees_with(config)?;
+        if store.groups.is_empty() {
+            let made = store.groups.bootstrap(settings(config), store.record(config), clock::wall());
+            made.await.context("make the cluster")?;
+        } else {
+            store.agrees_with(config)?;
+            let (node, record) = (node_id, store.record(config));
+            let answer = store.groups.meta().propose(MetaCommand::PutNode { node, record }).await;
+            answer.context("register this node's restart with the cluster")?;
+        }
         Ok(store)
+    }
+
+    /// This node as the registry has it; its incarnation rises at every start, whatever the wall clock does.
+    fn record(&self, config: &Config) -> NodeRecord {
+        let last = self.groups.meta().watch().borrow().nodes.get(&self.node_id).map_or(0, |node| node.incarnation);
+        NodeRecord {
+            name: config.node_name.clone(),
+            role: Role::Storage,
+            zone: config.zone.clone(),
+            incarnation: u64::try_from(clock::wall().as_micros()).unwrap_or(0).max(last + 1),
+        }
     }
 
     /// What the cluster settled at its birth is not changed by a flag.
@@ -175,7 +187,11 @@ impl Store {
         );
         if settings.partitions != config.bootstrap.partitions {
             let (has, asked) = (settings.partitions, config.bootstrap.partitions);
-            tracing::info!(has, asked, "the number of partitions is fixed when a cluster is made; --partitions has no effect");
+            tracing::info!(
+                has,
+                asked,
+                "the number of partitions is fixed when a cluster is made; --partitions has no effect"
+            );
         }
         Ok(())
     }
@@ -337,7 +353,9 @@ fn expose(metrics: &Arc<Metrics>, groups: &Groups, actors: &Actors) {
         i64::try_from(owners.owners().iter().filter(|owner| owner.is_serving()).count()).unwrap_or(i64::MAX)
     });
     let timers = actors.clone();
-    metrics.computed("callboard_timers", "Timers of this node.", move || i64::try_from(timers.timers()).unwrap_or(i64::MAX));
+    metrics.computed("callboard_timers", "Timers of this node.", move || {
+        i64::try_from(timers.timers()).unwrap_or(i64::MAX)
+    });
 }
 
 /// Says so when the app has been reached; at once without an app.

@@ -73,3 +73,21 @@ impl RaftNetworkV2<TypeConfig> for NoPeer {
         Err(StreamingError::Unreachable(self.unreachable()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::type_config::LeaderId;
+
+    #[tokio::test]
+    async fn a_peer_that_cannot_be_reached_grants_nothing() {
+        let mut peer = NoPeers.new_client(2, &Member::default()).await;
+        let vote = Vote { leader_id: LeaderId { term: 5, voted_for: 1 }, committed: false };
+        let option = || RPCOption::new(Duration::from_secs(1));
+        let request = || VoteRequest::new(vote, None);
+        assert!(RaftNetworkV2::pre_vote(&mut peer, request(), option()).await.is_err());
+        assert!(RaftNetworkV2::vote(&mut peer, request(), option()).await.is_err());
+    }
+}

@@ -131,12 +131,17 @@ impl Replica {
         self.leading.subscribe()
     }
 
-    /// Keeps [`Replica::leading`] up to date until the group stops, and says why it did.
+    /// Keeps [`Replica::leading`] up to date until the group stops, and says why it did. A replica that has nobody to send
+    /// heartbeats to and nobody to lose an election to is not woken by openraft's clock: idle groups cost nothing.
     pub async fn follow(self: Arc<Self>) -> String {
         let mut server = self.raft.server_metrics();
         loop {
-            let leads = server.borrow_watched().state.is_leader();
+            let (leads, members) = {
+                let server = server.borrow_watched();
+                (server.state.is_leader(), server.membership_config.nodes().count())
+            };
             self.leading.send_if_modified(|leading| std::mem::replace(leading, leads) != leads);
+            self.raft.runtime_config().tick(needs_ticks(leads, members));
             if server.changed().await.is_err() {
                 self.leading.send_replace(false);
                 return match &self.raft.metrics().borrow_watched().running_state {
@@ -158,6 +163,11 @@ impl Replica {
             tracing::warn!(group = %self.group, %error, "the committed id is not saved");
         }
     }
+}
+
+/// openraft's clock drives elections and heartbeats, and nothing else.
+fn needs_ticks(leads: bool, members: usize) -> bool {
+    !leads || members > 1
 }
 
 /// The log must reach down to where the state stands.
@@ -195,5 +205,20 @@ fn refused(error: ClientWriteError<TypeConfig>, not_ready: ProposeError) -> Prop
         ClientWriteError::LogEntryDiscarded(_)
         | ClientWriteError::ChangeMembershipError(_)
         | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leader_without_others_needs_no_clock() {
+        assert!(!needs_ticks(true, 1));
+        // A voter or a learner to keep in touch with.
+        assert!(needs_ticks(true, 2));
+        assert!(needs_ticks(false, 1));
+        // Before the group is initialised.
+        assert!(needs_ticks(false, 0));
     }
 }

@@ -14,7 +14,6 @@ use crate::flusher::FlushPolicy;
 use crate::groups::Tuning;
 use crate::{Groups, GroupsConfig, Observer, Partition, Tenure};
 
-mod bench_tmp;
 mod lifecycle_test;
 mod purge_test;
 mod reader_test;

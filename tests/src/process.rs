@@ -51,6 +51,9 @@ impl Process {
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("ask for the end of an own child");
+            if self.ended.is_some() {
+                reaper::gone(self.group);
+            }
         }
         self.ended
     }
@@ -71,12 +74,12 @@ impl Process {
 
     /// Kills the whole group at once and collects the child: nothing of it is left when this returns.
     pub fn kill(&mut self) {
-        // Also after the child's own end: what it has started may outlive it in the group.
-        let _ = rustix::process::kill_process_group(pid(self.group), Signal::KILL);
-        if self.ended.is_none() {
+        // Once collected, its number may already be another's.
+        if self.ended().is_none() {
+            let _ = rustix::process::kill_process_group(pid(self.group), Signal::KILL);
             self.ended = self.child.wait().ok();
+            reaper::gone(self.group);
         }
-        reaper::gone(self.group);
     }
 }
 

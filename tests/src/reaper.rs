@@ -16,10 +16,11 @@ listed=" "
 while read -r word id; do
   case $word in
     add) listed="$listed$id " ;;
-    gone) listed="${listed%% $id *} ${listed#* $id }" ;;
+    # Without the test, an id that is not listed would double the list.
+    gone) case $listed in *" $id "*) listed="${listed%% $id *} ${listed#* $id }" ;; esac ;;
   esac
 done
-for id in $listed; do kill -9 -- "-$id" 2>/dev/null; done
+for id in $listed; do kill -s KILL -- "-$id" 2>/dev/null; done
 "#;
 
 fn shell() -> &'static Mutex<Child> {

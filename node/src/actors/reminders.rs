@@ -115,6 +115,8 @@ impl Actors {
 fn policy(requested: EnginePolicy) -> FailurePolicy {
     match requested {
         EnginePolicy::Drop => FailurePolicy::Drop,
-        EnginePolicy::Constant { interval_micros, max_retries } => FailurePolicy::Constant { interval_micros, max_retries },
+        EnginePolicy::Constant { interval_micros, max_retries } => {
+            FailurePolicy::Constant { interval_micros, max_retries }
+        }
     }
 }

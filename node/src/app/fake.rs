@@ -81,14 +81,16 @@ impl FakeApp {
                 let stream = tokio::select! {
                     biased;
                     () = stopped.cancelled() => return,
+                    () = spawner.stopping() => return,
                     accepted = listener.accept() => accepted.unwrap().0,
                 };
                 count.fetch_add(1, Ordering::SeqCst);
-                let (serving, stopped) = (connection(stream), stopped.clone());
+                let (serving, stopped, tasks) = (connection(stream), stopped.clone(), spawner.clone());
                 spawner.spawn(Kind::Work, "fake-app", async move {
                     tokio::select! {
                         biased;
                         () = stopped.cancelled() => {}
+                        () = tasks.stopping() => {}
                         () = serving => {}
                     }
                 });

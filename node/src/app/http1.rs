@@ -65,7 +65,8 @@ pub struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    /// Boxed once per connection: it is large, and changes hands with every request.
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -142,7 +143,7 @@ impl Pool {
         drop(stale);
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Box<Connection>> {
         let now = clock::monotonic();
         let mut idle = self.idle.lock();
         let last = idle.pop()?;
@@ -156,7 +157,7 @@ impl Pool {
         None
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn give_back(&self, connection: Box<Connection>) {
         let since = clock::monotonic();
         let mut idle = self.idle.lock();
         if idle.len() < self.limits.idle {
@@ -164,7 +165,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, SendError> {
+    async fn connect(&self) -> Result<Box<Connection>, SendError> {
         let (stream, meter) = self.address.dial().await?;
         let (sender, future) = http1::Builder::new()
             .max_header_size(self.limits.head)
@@ -172,13 +173,13 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| SendError::NotSent(error.to_string()))?;
-        Ok(Connection { sender, driver: Driver { future: Some(future) }, meter })
+        Ok(Box::new(Connection { sender, driver: Driver { future: Some(future) }, meter }))
     }
 
     fn answered(
         self: &Arc<Self>,
         response: Response<Incoming>,
-        connection: Connection,
+        connection: Box<Connection>,
         permit: OwnedSemaphorePermit,
     ) -> Response<Exchange> {
         response.map(|incoming| Exchange {
@@ -201,9 +202,9 @@ struct Failure {
 
 /// One request on one connection, up to the answer's head.
 async fn exchange(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     request: Request<Body>,
-) -> Result<(Response<Incoming>, Connection), Failure> {
+) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
     // A peer that closed the connection while it was idle is noticed here, before anything is written.
     let closed = std::future::poll_fn(|cx| Poll::Ready(connection.driver.drive(cx))).await;
     if closed || !connection.sender.is_ready() {
@@ -211,7 +212,7 @@ async fn exchange(
         return Err(Failure { error, unsent: Some(Box::new(request)) });
     }
     let before = connection.meter.written();
-    let Connection { sender, driver, meter } = &mut connection;
+    let Connection { sender, driver, meter } = &mut *connection;
     let sent = {
         let mut answer = std::pin::pin!(sender.try_send_request(request));
         std::future::poll_fn(|cx| {
@@ -277,7 +278,7 @@ pub fn describe(error: &hyper::Error) -> String {
 pub struct Exchange {
     incoming: Incoming,
     /// `None` once it has been given back.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }

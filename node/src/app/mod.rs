@@ -208,7 +208,16 @@ impl AppChannel {
     /// Adds the app token; waits for a slot of `--app-max-concurrency`.
     pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         let inner = &self.inner;
-        let transport = inner.passed()?;
+        self.call_on(inner.passed()?, request).await
+    }
+
+    /// As [`AppChannel::call`], also while the app is unhealthy: to end what it should no longer hold.
+    pub async fn call_regardless(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        self.call_on(self.inner.transport.as_ref().ok_or(Error::NotInitialized)?, request).await
+    }
+
+    async fn call_on(&self, transport: &Transport, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        let inner = &self.inner;
         let _slot = inner.slot().await?;
         let answer = inner.send(transport, request.map(Body::full)).await?;
         let (head, body) = answer.into_parts();
@@ -327,12 +336,8 @@ impl Inner {
 
 fn transport(app: &AppConfig, tasks: &Tasks, limits: ChannelLimits) -> Option<Transport> {
     let address = |tls| Address { host: app.address.clone(), port: app.port, tls, timeout: DIAL_TIMEOUT };
-    let pool = http1::Limits {
-        connections: CONNECTIONS,
-        idle: IDLE_CONNECTIONS,
-        idle_for: IDLE_FOR,
-        head: limits.head,
-    };
+    let pool =
+        http1::Limits { connections: CONNECTIONS, idle: IDLE_CONNECTIONS, idle_for: IDLE_FOR, head: limits.head };
     match app.protocol {
         AppProtocol::Http => Some(Transport::Http1(http1::Pool::new(address(None), pool))),
         AppProtocol::Https => {
@@ -351,7 +356,9 @@ fn transport(app: &AppConfig, tasks: &Tasks, limits: ChannelLimits) -> Option<Tr
             }
         },
         AppProtocol::Grpc | AppProtocol::Grpcs => {
-            tracing::error!("--app-protocol grpc and grpcs are not supported: the app is not called; use http, https or h2c");
+            tracing::error!(
+                "--app-protocol grpc and grpcs are not supported: the app is not called; use http, https or h2c"
+            );
             None
         }
     }

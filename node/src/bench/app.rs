@@ -179,7 +179,9 @@ impl App {
                 add(&self.counts.deactivated);
                 Response::new(Full::default())
             }
-            (Some("dapr"), Some("config"), None, ..) => json(&serde_json::json!({ "entities": [self.options.actor_type] })),
+            (Some("dapr"), Some("config"), None, ..) => {
+                json(&serde_json::json!({ "entities": [self.options.actor_type] }))
+            }
             (Some("healthz"), None, ..) => Response::new(Full::default()),
             (Some("stats"), None, ..) if parts.method == Method::DELETE => {
                 self.reset();

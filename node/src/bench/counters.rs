@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 
-use super::http::{self, Connection};
+use super::http;
 
 /// Syncs of the log, and the writes they made durable.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,9 +23,8 @@ const WRITES: &str = "callboard_log_writes_total";
 ///
 /// The endpoint does not answer.
 pub async fn read(metrics: SocketAddr) -> anyhow::Result<Option<Counters>> {
-    let mut connection = Connection::open(metrics).await.with_context(|| format!("metrics at {metrics}"))?;
     let request = http::request("GET", "/metrics", &metrics.to_string(), &[], b"");
-    let (status, body) = connection.fetch(&request).await.with_context(|| format!("metrics at {metrics}"))?;
+    let (status, body) = http::ask(metrics, &request).await.with_context(|| format!("metrics at {metrics}"))?;
     anyhow::ensure!(status == 200, "metrics at {metrics}: status {status}");
     Ok(parse(&String::from_utf8_lossy(&body)))
 }

@@ -7,11 +7,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Time a single question may take.
+const ASK: Duration = Duration::from_secs(5);
 /// Bytes of a header block that are read.
 const MAX_HEAD: usize = 64 << 10;
 /// Bytes of a body that are kept.
@@ -188,6 +191,12 @@ impl Connection {
     }
 }
 
+/// One request on a connection of its own, within [`ASK`].
+pub async fn ask(to: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    let answer = async { Connection::open(to).await?.fetch(request).await };
+    tokio::time::timeout(ASK, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+}
+
 /// One request, made once.
 pub fn request(method: &str, path: &str, authority: &str, headers: &[(&str, &str)], body: &[u8]) -> Bytes {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {authority}\r\n");
@@ -273,7 +282,11 @@ mod tests {
     async fn an_answer_is_understood_however_it_arrives() {
         let answers: [(&[u8], u16, &[u8]); 6] = [
             (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello"),
-            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nt: v\r\n\r\n", 200, b"hello"),
+            (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nt: v\r\n\r\n",
+                200,
+                b"hello",
+            ),
             (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
             (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oops\r\ncontent-length:0\r\n\r\n", 500, b""),
             (b"HTTP/1.0 200 OK\r\n\r\nhello", 200, b"hello"),

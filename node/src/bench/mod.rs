@@ -84,7 +84,11 @@ pub fn run(args: Args, env: &Env) -> anyhow::Result<u8> {
         std::fs::write(file, &json).with_context(|| format!("--output {}", file.display()))?;
     }
     let mut out = std::io::stdout().lock();
-    if args.json { writeln!(out, "{json}")? } else { write!(out, "{}", report.table())? }
+    if args.json {
+        writeln!(out, "{json}")?
+    } else {
+        write!(out, "{}", report.table())?
+    }
     let failed = report.runs.iter().all(|run| run.throughput == 0.0);
     Ok(u8::from(failed))
 }
@@ -92,8 +96,9 @@ pub fn run(args: Args, env: &Env) -> anyhow::Result<u8> {
 async fn measure(args: &Args, place: &Place) -> anyhow::Result<Report> {
     let sync_us = place.folder.as_deref().and_then(sync_cost);
     let mut runs = Vec::new();
-    for scenario in &args.scenarios {
-        for connections in &args.connections {
+    // What is compared runs side by side, so that a machine that changes its pace changes it for both.
+    for connections in &args.connections {
+        for scenario in &args.scenarios {
             runs.extend(one(args, place, *scenario, usize::from(*connections), Arrival::Closed).await?);
         }
     }
@@ -166,10 +171,8 @@ async fn evidence(place: &Place, scenario: Scenario) -> Option<Evidence> {
 /// Runs a plan, divided among `threads`, beside the runtime of the caller.
 async fn offer(plan: Plan, threads: u8) -> anyhow::Result<Outcome> {
     let threads = usize::from(threads).min(plan.connections).max(1);
-    let parts: Vec<_> = divide(plan, threads)
-        .into_iter()
-        .map(|plan| tokio::task::spawn_blocking(move || load::run(&plan)))
-        .collect();
+    let parts: Vec<_> =
+        divide(plan, threads).into_iter().map(|plan| tokio::task::spawn_blocking(move || load::run(&plan))).collect();
     let mut whole = Outcome::default();
     for part in parts {
         let part = part.await.context("the load generator failed")??;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::args::Args;
-use super::http::{self, Connection};
+use super::http;
 use super::scenario::Target;
 use crate::cli::child::{self, AppOutput, Running};
 use crate::cli::client::Endpoint;
@@ -54,7 +54,8 @@ impl Place {
         } else {
             let running = registry.running();
             let entry = running.iter().find(|entry| entry.app_id == args.app_id);
-            let missing = || format!("no node with app id {} runs here; use --self, --app-id or --dapr-http", args.app_id);
+            let missing =
+                || format!("no node with app id {} runs here; use --self, --app-id or --dapr-http", args.app_id);
             Self::beside(args, env, entry.with_context(missing)?)?
         };
         if let Some(app) = &args.app {
@@ -81,7 +82,8 @@ impl Place {
         let data = data_folder(args, env)?;
         let app_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let exe = child::this_binary().into_os_string();
-        let mut words: Vec<OsString> = vec![exe.clone(), "run".into(), "--data-dir".into(), data.path().join("data").into()];
+        let mut words: Vec<OsString> =
+            vec![exe.clone(), "run".into(), "--data-dir".into(), data.path().join("data").into()];
         let flags = [
             format!("--app-id={app_id}"),
             format!("--app-port={app_port}"),
@@ -145,7 +147,10 @@ fn data_folder(args: &Args, env: &Env) -> anyhow::Result<tempfile::TempDir> {
     };
     let made = std::fs::create_dir_all(&base);
     made.with_context(|| format!("--data-dir {}", base.display()))?;
-    tempfile::Builder::new().prefix(".bench-").tempdir_in(&base).with_context(|| format!("--data-dir {}", base.display()))
+    tempfile::Builder::new()
+        .prefix(".bench-")
+        .tempdir_in(&base)
+        .with_context(|| format!("--data-dir {}", base.display()))
 }
 
 /// Waits until the node of `app_id` is there, and its app hosts its actors.
@@ -166,11 +171,8 @@ async fn ready(registry: &Registry, app_id: &str) -> anyhow::Result<Entry> {
 }
 
 async fn healthy(address: SocketAddr) -> bool {
-    let ask = async {
-        let request = http::request("GET", "/v1.0/healthz", &address.to_string(), &[], b"");
-        Connection::open(address).await?.exchange(&request).await
-    };
-    ask.await.is_ok_and(|status| (200..300).contains(&status))
+    let request = http::request("GET", "/v1.0/healthz", &address.to_string(), &[], b"");
+    http::ask(address, &request).await.is_ok_and(|(status, _)| (200..300).contains(&status))
 }
 
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::app::{Stats, unix_now};
-use super::http::{self, Connection};
+use super::http;
 use super::load::{Arrival, Plan, Repeat};
 use super::report::{ReminderRun, Run};
 use super::scenario::Target;
@@ -48,7 +48,9 @@ pub async fn measure(target: &Target, count: u32, window: Duration, threads: u8)
     };
     let outcome = super::offer(plan, threads).await?;
     if unix_now() > first {
-        eprintln!("callboard: registration took longer than expected; the first reminders were due before they were registered");
+        eprintln!(
+            "callboard: registration took longer than expected; the first reminders were due before they were registered"
+        );
     }
     let registered = outcome.latencies.len();
     let firing = fired(target, registered, first + window).await?;
@@ -88,6 +90,5 @@ async fn forget(target: &Target) -> anyhow::Result<()> {
 
 async fn ask(target: &Target, method: &str) -> anyhow::Result<(u16, Vec<u8>)> {
     let app = target.app.context("reminders need the app's address: give --app, or --reminders 0")?;
-    let mut connection = Connection::open(app).await.context("--app")?;
-    Ok(connection.fetch(&http::request(method, "/stats", &app.to_string(), &[], b"")).await?)
+    http::ask(app, &http::request(method, "/stats", &app.to_string(), &[], b"")).await.context("--app")
 }

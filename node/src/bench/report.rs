@@ -98,7 +98,8 @@ impl Run {
 /// What follows from comparing runs.
 pub fn derive(runs: &[Run]) -> Vec<Derived> {
     let closed = |scenario: Scenario, connections: usize| {
-        let of = |run: &&Run| run.scenario == scenario.name() && run.arrival == "closed" && run.connections == connections;
+        let of =
+            |run: &&Run| run.scenario == scenario.name() && run.arrival == "closed" && run.connections == connections;
         runs.iter().find(of).filter(|run| run.throughput > 0.0)
     };
     let mut derived = Vec::new();
@@ -119,7 +120,9 @@ pub fn derive(runs: &[Run]) -> Vec<Derived> {
     }
     for run in runs.iter().filter(|run| run.arrival == "open" && run.scenario != Scenario::Direct.name()) {
         let same = |direct: &&Run| {
-            direct.scenario == Scenario::Direct.name() && direct.rate == run.rate && direct.connections == run.connections
+            direct.scenario == Scenario::Direct.name()
+                && direct.rate == run.rate
+                && direct.connections == run.connections
         };
         if let Some(direct) = runs.iter().find(same) {
             let name = format!("{}: p50 added to direct at {:.0}/s", run.scenario, run.rate.unwrap_or(0.0));
@@ -167,7 +170,8 @@ impl Report {
     }
 }
 
-const HEADER: &str = "scenario   loop        conn      req/s    p50 ms    p90 ms    p99 ms  p99.9 ms    max ms  errors  tx/sync";
+const HEADER: &str =
+    "scenario   loop        conn      req/s    p50 ms    p90 ms    p99 ms  p99.9 ms    max ms  errors  tx/sync";
 
 fn row(run: &Run) -> String {
     let arrival = run.rate.map_or_else(|| run.arrival.to_owned(), |rate| format!("open {rate:.0}/s"));

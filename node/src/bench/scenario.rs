@@ -75,11 +75,9 @@ pub struct Target {
 pub fn requests(scenario: Scenario, target: &Target) -> Option<(SocketAddr, Arc<[Bytes]>)> {
     let to = match scenario {
         Scenario::Direct => target.app?,
-        Scenario::Invoke
-        | Scenario::Noop
-        | Scenario::ReadWrite
-        | Scenario::HotNoop
-        | Scenario::HotReadWrite => target.dapr,
+        Scenario::Invoke | Scenario::Noop | Scenario::ReadWrite | Scenario::HotNoop | Scenario::HotReadWrite => {
+            target.dapr
+        }
     };
     let post = |path: String| target.post(to, &path);
     let method = |method: &str, actors: usize| -> Arc<[Bytes]> {

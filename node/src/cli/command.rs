@@ -70,7 +70,9 @@ pub fn parse(argv: &[OsString], persona: Persona) -> Result<Action, Stop> {
             Some(_) | None => Ok(run(matches, mistakes)),
         },
         Some(_) if !mistakes.is_empty() => Err(Stop::Mistakes(mistakes)),
-        Some(("bench", matches)) => bench::Args::of(matches).map(|args| Action::Bench(Box::new(args))).map_err(Stop::Clap),
+        Some(("bench", matches)) => {
+            bench::Args::of(matches).map(|args| Action::Bench(Box::new(args))).map_err(Stop::Clap)
+        }
         Some(("init" | "uninstall", _)) => Ok(Action::Print(
             "Nothing to install: placement, scheduler and state store are part of every node.\n".to_owned(),
         )),
@@ -102,10 +104,13 @@ fn match_all(grammar: Command, mut argv: Vec<OsString>) -> Result<(ArgMatches, M
             Err(error) => error,
         };
         let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-            (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) if unknown.starts_with('-') => unknown.clone(),
+            (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) if unknown.starts_with('-') => {
+                unknown.clone()
+            }
             _ if mistakes.is_empty() => return Err(Stop::Clap(error)),
             _ => {
-                mistakes.add("then", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "));
+                mistakes
+                    .add("then", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "));
                 return Err(Stop::Mistakes(mistakes));
             }
         };
@@ -152,7 +157,9 @@ pub fn grammar(persona: Persona) -> Command {
                 .version(env!("CARGO_PKG_VERSION"))
                 .about("Callboard as a drop-in for Dapr's launcher")
                 .disable_version_flag(true)
-                .arg(Arg::new("version").short('v').long("version").action(ArgAction::Version).help("Print the version")),
+                .arg(
+                    Arg::new("version").short('v').long("version").action(ArgAction::Version).help("Print the version"),
+                ),
             dapr_run(),
         )
         .subcommand(Command::new("init").hide(true).arg(anything()))
@@ -183,7 +190,8 @@ Called by the name `daprd` or `dapr` (a symlink), it takes the flags of those.
 `callboard help <command>` shows the flags of a command.";
 
 fn subcommands(command: Command, run: Command) -> Command {
-    let command = command.subcommand_required(true).arg_required_else_help(true).max_term_width(MAX_WIDTH).subcommand(run);
+    let command =
+        command.subcommand_required(true).arg_required_else_help(true).max_term_width(MAX_WIDTH).subcommand(run);
     commands::grammar().into_iter().fold(command, Command::subcommand)
 }
 

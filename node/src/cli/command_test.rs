@@ -65,7 +65,10 @@ fn the_whole_command_line_that_an_injector_writes_is_accepted() {
 
 #[test]
 fn repeated_paths_are_all_kept_and_other_flags_are_overridden_by_the_last() {
-    let run = run_of("daprd --app-id a --app-id b --resources-path x --components-path y --config c --config d", Persona::Daprd);
+    let run = run_of(
+        "daprd --app-id a --app-id b --resources-path x --components-path y --config c --config d",
+        Persona::Daprd,
+    );
     assert_eq!(run.given.list("resources-path"), ["x", "y"]);
     assert_eq!(run.given.list("config"), ["c", "d"]);
     assert_eq!(run.given.text("app-id"), Some("b"));

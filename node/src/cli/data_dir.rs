@@ -101,13 +101,8 @@ fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, E
     fs::create_dir_all(path).map_err(io)?;
     let path = path.canonicalize().map_err(io)?;
     let io = |source| Error::Io { path: path.clone(), source };
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join("lock"))
-        .map_err(io)?;
+    let mut lock =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -18,7 +18,8 @@ impl Env {
 
     /// Whether `name` holds what Go's `strconv.ParseBool` or a person calls yes.
     pub fn truthy(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes" | "on"))
+        self.get(name)
+            .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes" | "on"))
     }
 }
 

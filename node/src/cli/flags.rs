@@ -166,8 +166,14 @@ pub static FLAGS: &[Flag] = &[
         .env("CALLBOARD_BOOTSTRAP_EXPECT"),
     Flag::new("advertise", Value, Cluster, "HOST", "Address other nodes are told [default: found out]")
         .env("CALLBOARD_ADVERTISE"),
-    Flag::new("partitions", Value, Cluster, "N", "Partitions of the cluster, 1 to 128; fixed at its start [default: 16]")
-        .env("CALLBOARD_PARTITIONS"),
+    Flag::new(
+        "partitions",
+        Value,
+        Cluster,
+        "N",
+        "Partitions of the cluster, 1 to 128; fixed at its start [default: 16]",
+    )
+    .env("CALLBOARD_PARTITIONS"),
     Flag::new("replicas", Value, Cluster, "N", "Copies of each partition once there are as many nodes [default: 3]")
         .env("CALLBOARD_REPLICAS"),
     Flag::new("reads", Value, Cluster, "MODE", "lease = reads cost no round trip, index = one each [default: lease]")
@@ -234,7 +240,13 @@ impl Given {
     pub fn list(&self, name: &str) -> Vec<String> {
         debug_assert!(FLAGS.iter().any(|flag| flag.name == name), "{name} is not in the table");
         let values = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
-        values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+        values
+            .iter()
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|v| !v.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Whether `name` stands on the command line, with whatever value.

@@ -33,7 +33,8 @@ pub fn of_port(ip: IpAddr, port: u16) -> Option<Holder> {
         .filter_map(|table| fs::read_to_string(table).ok())
         .find_map(|table| listening_inode(&table, ip, port))?;
     let target = format!("socket:[{inode}]");
-    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pids =
+        fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.into_iter().find(|pid| has_open(*pid, &target)).map(|pid| Holder { pid, command: command_of(pid) })
 }
 
@@ -49,12 +50,16 @@ pub fn command_of(pid: u32) -> String {
     }
 }
 
-/// When `pid` started, in clock ticks since boot: with the pid it names one process for good.
+/// When `pid` started, in clock ticks since boot: with the pid it names one process for good. `None` once it has ended,
+/// even if nobody has collected it yet.
 pub fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses and may itself hold any character; the start time is field 22.
+    // The second field is the name in parentheses and may itself hold any character. After it comes the state; the
+    // start time is field 22.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 fn has_open(pid: u32, target: &str) -> bool {
@@ -132,5 +137,16 @@ mod tests {
         assert!(started(own).is_some());
         assert_eq!(started(own), started(own));
         assert_eq!(started(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_no_start_time_though_nobody_has_collected_it() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(started(child.id()).is_some());
+        drop(child.stdin.take());
+        while started(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 }

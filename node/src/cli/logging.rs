@@ -40,10 +40,10 @@ impl Settings {
     fn filter(&self) -> Result<EnvFilter, String> {
         let directives = match (&self.filter, self.level) {
             (Some(filter), _) => filter.as_str(),
-            (None, Level::Debug) => "info,callboard=debug,callboard_raft=debug,callboard_storage=debug",
+            (None, Level::Debug) => "info,openraft=warn,callboard=debug,callboard_raft=debug,callboard_storage=debug",
             // The consensus library reports every election step at info; the raft crate reports what matters.
-            (None, Level::Info) => "info,openraft=warn",
-            (None, Level::Warn) => "warn",
+            (None, Level::Info) => "info,openraft=error",
+            (None, Level::Warn) => "warn,openraft=error",
             (None, Level::Error) => "error",
         };
         EnvFilter::try_new(directives).map_err(|error| format!("CALLBOARD_LOG={directives}: {error}"))

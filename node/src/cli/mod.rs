@@ -29,6 +29,7 @@ pub mod mistakes;
 mod multi;
 pub mod persona;
 pub mod ports;
+mod reader;
 pub mod ready;
 pub mod registry;
 pub mod resolve;
@@ -147,7 +148,8 @@ fn node(run: command::Run, env: &Env, persona: Persona) -> anyhow::Result<u8> {
         "callboard {} starts",
         env!("CARGO_PKG_VERSION")
     );
-    let registered = registry::Registry::of_user(env).register(&entry(&config, &listeners, &data, launch.child.as_ref()));
+    let registered =
+        registry::Registry::of_user(env).register(&entry(&config, &listeners, &data, launch.child.as_ref()));
     if let Err(error) = &registered {
         tracing::warn!(%error, "this node will not be found by `callboard list` and `stop`");
     }

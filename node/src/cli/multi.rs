@@ -149,7 +149,9 @@ fn member(common: &Map<String, Value>, app: &Value, base: &Path) -> anyhow::Resu
     let app_id = match app.get("appID").map(text) {
         Some(id) if !id.is_empty() => id,
         // As Dapr has it: an app without an id is named after its folder.
-        Some(_) | None => dir.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned()).context("appID: missing")?,
+        Some(_) | None => {
+            dir.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned()).context("appID: missing")?
+        }
     };
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     for source in [common, &app] {
@@ -216,7 +218,9 @@ apps:
         let members = members(FILE, dir.path()).unwrap();
         let cart = &members[0];
         let resources = format!("--resources-path={}", dir.path().join("./resources").display());
-        for flag in ["--app-id=cart", "--app-port=8001", "--dapr-http-port=3510", "--enable-app-health-check=true", &resources] {
+        for flag in
+            ["--app-id=cart", "--app-port=8001", "--dapr-http-port=3510", "--enable-app-health-check=true", &resources]
+        {
             assert!(cart.flags.iter().any(|given| given == flag), "{flag} is not among {:?}", cart.flags);
         }
         assert_eq!(cart.command, ["python3", "app.py", "--x=1"]);

@@ -177,7 +177,11 @@ pub fn bind(config: &Config) -> Result<Bound, Error> {
     }
     let moved = doors.iter().flatten().zip(bound.iter().filter(|slot| !slot.is_empty())).filter_map(|(door, slot)| {
         let to = number_of(slot)?;
-        (to != door.port.number && door.port.number != 0).then_some(Moved { flag: door.flag, from: door.port.number, to })
+        (to != door.port.number && door.port.number != 0).then_some(Moved {
+            flag: door.flag,
+            from: door.port.number,
+            to,
+        })
     });
     let moved = moved.collect();
     let (http_unix, grpc_unix) = match &config.http.unix_dir {

@@ -1,6 +1,7 @@
 //! Port selection on real sockets.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::*;
 use crate::config::AppConfig;
@@ -20,6 +21,18 @@ fn taken() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)
+}
+
+/// A port that nobody has, outside the range the kernel hands out to the tests beside this one.
+fn free() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = u16::try_from(20_000 + std::process::id() % 10_000).unwrap();
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn all(bound: &Bound) -> Vec<u16> {
@@ -61,8 +74,7 @@ fn a_default_port_that_is_taken_moves_and_is_reported() {
 
 #[test]
 fn a_default_never_takes_the_port_of_the_app() {
-    let (held, port) = taken();
-    drop(held);
+    let port = free();
     let mut config = on_v4();
     config.app = Some(AppConfig::new(port));
     config.ports.http = Port::preferred(port);
@@ -71,8 +83,7 @@ fn a_default_never_takes_the_port_of_the_app() {
 
 #[test]
 fn explicit_ports_are_bound_before_defaults_that_want_the_same() {
-    let (held, port) = taken();
-    drop(held);
+    let port = free();
     let mut config = on_v4();
     config.ports.http = Port::preferred(port);
     config.ports.metrics = Some(Port::fixed(port));

@@ -97,7 +97,8 @@ impl Registry {
         if self.check_owner().is_err() {
             return Vec::new();
         }
-        let files = files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let files =
+            files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
         let mut entries: Vec<_> = files.filter_map(|path| read(&path)).collect();
         entries.sort_by_key(|entry| (entry.created, entry.pid));
         entries

@@ -4,11 +4,11 @@
 //! environment, then default. The three names of the binary differ only in defaults: `daprd` has fixed ports on all
 //! interfaces and insists on an app id, as the original; the others take free ports on the loopback address.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use callboard_engine::{duration, quantity};
+use callboard_engine::duration;
 
 use super::child;
 use super::data_dir;
@@ -17,6 +17,7 @@ use super::flags::{FLAGS, Given, Group};
 use super::logging;
 use super::mistakes::Mistakes;
 use super::persona::Persona;
+use super::reader::{MAX_NAME, Reader, path_safe};
 use crate::config::{
     self, AppConfig, AppProtocol, Bootstrap, Config, HealthCheck, HttpConfig, Port, Ports, ReadMode, ShutdownConfig,
 };
@@ -25,8 +26,6 @@ use crate::config::{
 const MAX_PARTITIONS: u32 = 128;
 /// Copies a partition may have.
 const MAX_REPLICAS: u32 = 7;
-/// Bytes of a name that goes into paths and records.
-const MAX_NAME: usize = 128;
 /// The header block of a request is never limited below this, nor allowed above.
 const READ_BUFFER: std::ops::RangeInclusive<u64> = 1 << 10..=16 << 20;
 /// The app id of a node that is given none.
@@ -58,17 +57,9 @@ pub fn resolve(
     command: Option<child::Command>,
 ) -> Result<Launch, Mistakes> {
     given.or_env(env);
-    let mut reader = Reader { given: &given, env, persona, mistakes: Mistakes::default(), notices: Vec::new() };
+    let mut reader = Reader::new(&given, env, persona);
     let launch = reader.launch(command);
     if reader.mistakes.is_empty() { Ok(launch) } else { Err(reader.mistakes) }
-}
-
-struct Reader<'a> {
-    given: &'a Given,
-    env: &'a Env,
-    persona: Persona,
-    mistakes: Mistakes,
-    notices: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -119,7 +110,8 @@ impl Reader<'_> {
         let used = FLAGS.iter().filter(|flag| flag.group == Group::Ignored && self.given.has(flag.name));
         let names: Vec<_> = used.map(|flag| format!("--{}", flag.name)).collect();
         if !names.is_empty() {
-            self.notices.push(format!("accepted without effect, since nothing of the kind exists here: {}", names.join(" ")));
+            self.notices
+                .push(format!("accepted without effect, since nothing of the kind exists here: {}", names.join(" ")));
         }
     }
 
@@ -156,24 +148,13 @@ impl Reader<'_> {
         if id.is_empty() {
             self.mistakes.add("--app-id", "missing: give the name under which the app is invoked");
         } else if id.contains('.') {
-            self.mistakes.add(format!("--app-id {id}"), "an app id has no dots, since they separate it from a namespace");
+            self.mistakes
+                .add(format!("--app-id {id}"), "an app id has no dots, since they separate it from a namespace");
         } else if id.len() > MAX_NAME || id.chars().any(|c| c.is_control() || c == '/') {
             let problem = format!("not a name: at most {MAX_NAME} bytes, no slashes, no control characters");
             self.mistakes.add(format!("--app-id {id:?}"), problem);
         }
         id
-    }
-
-    /// A name that becomes part of a path.
-    fn name(&mut self, flag: &str, default: &str) -> String {
-        let name = self.given.text(flag).unwrap_or(default).to_owned();
-        if !name.is_empty() && path_safe(&name) != name {
-            let problem = format!(
-                "not a name: letters, digits, '-', '_' and '.', not starting with '.', at most {MAX_NAME} bytes"
-            );
-            self.mistakes.add(format!("--{flag} {name:?}"), problem);
-        }
-        name
     }
 
     fn app(&mut self) -> Option<AppConfig> {
@@ -189,7 +170,8 @@ impl Reader<'_> {
         let protocol = self.app_protocol();
         let health = self.health();
         let read_config = self.reads_app_config();
-        let max_concurrency = usize::try_from(self.number::<i64>("app-max-concurrency", -1)).ok().filter(|max| *max > 0);
+        let max_concurrency =
+            usize::try_from(self.number::<i64>("app-max-concurrency", -1)).ok().filter(|max| *max > 0);
         let address = self.given.text("app-channel-address").unwrap_or("127.0.0.1").to_owned();
         port.map(|port| AppConfig { port, address, protocol, max_concurrency, health, read_config })
     }
@@ -431,111 +413,6 @@ impl Reader<'_> {
             filter: self.env.get("CALLBOARD_LOG").map(str::to_owned),
         }
     }
-
-    fn paths(&self, flag: &str) -> Vec<PathBuf> {
-        self.given.list(flag).into_iter().map(PathBuf::from).collect()
-    }
-
-    /// `None` when the flag is absent. `-1` and `0` ask for any free port.
-    fn port(&mut self, flag: &str) -> Option<Port> {
-        match self.given.text(flag)?.parse::<i64>() {
-            Ok(-1 | 0) => Some(Port::preferred(0)),
-            Ok(number) if u16::try_from(number).is_ok_and(|n| n > 0) => u16::try_from(number).ok().map(Port::fixed),
-            Ok(_) | Err(_) => {
-                self.bad(flag, "not a port: give a number from 1 to 65535, or 0 for any free one");
-                None
-            }
-        }
-    }
-
-    /// `None` when the flag is absent.
-    fn addresses(&mut self, flag: &str) -> Option<Vec<IpAddr>> {
-        let values = self.given.list(flag);
-        let mut addresses = Vec::new();
-        for value in &values {
-            let bare = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
-            match bare.parse::<IpAddr>() {
-                Ok(ip) => addresses.push(ip),
-                Err(_) if bare.eq_ignore_ascii_case("localhost") => addresses.extend(config::loopback()),
-                Err(_) => {
-                    self.mistakes.add(format!("--{flag} {value}"), "not an IP address: write for example 127.0.0.1");
-                }
-            }
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        addresses.retain(|ip| seen.insert(*ip));
-        // An unspecified address contains every other of its family, which could then not be bound.
-        let covers = |any: IpAddr, ip: IpAddr| addresses_contain(&seen, any) && any.is_ipv4() == ip.is_ipv4() && any != ip;
-        addresses.retain(|ip| {
-            !covers(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *ip) && !covers(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *ip)
-        });
-        (!values.is_empty()).then_some(addresses)
-    }
-
-    /// A quantity, or the older flag's number of `unit` bytes.
-    fn size(&mut self, flag: &str, older: &str, unit: u64, default: u64) -> u64 {
-        if let Some(text) = self.given.text(flag) {
-            return match quantity::parse(text) {
-                Ok(0) | Err(_) => {
-                    self.bad(flag, "not a size: write for example 4Mi or 500k");
-                    default
-                }
-                Ok(bytes) => bytes,
-            };
-        }
-        let number: i64 = self.number(older, -1);
-        u64::try_from(number).ok().filter(|n| *n > 0).map_or(default, |n| n.saturating_mul(unit))
-    }
-
-    fn number<T: std::str::FromStr>(&mut self, flag: &str, default: T) -> T {
-        match self.given.text(flag).map(str::parse) {
-            None => default,
-            Some(Ok(number)) => number,
-            Some(Err(_)) => {
-                self.bad(flag, "not a number this flag can take");
-                default
-            }
-        }
-    }
-
-    fn switch(&mut self, flag: &str, default: bool) -> bool {
-        match self.given.text(flag).map(parse_bool) {
-            None => default,
-            Some(Some(value)) => value,
-            Some(None) => {
-                self.bad(flag, "write true or false");
-                default
-            }
-        }
-    }
-
-    fn bad(&mut self, flag: &str, problem: &str) {
-        let value = self.given.text(flag).unwrap_or_default();
-        self.mistakes.add(format!("--{flag} {value}"), problem);
-    }
-}
-
-fn addresses_contain(all: &std::collections::BTreeSet<IpAddr>, ip: IpAddr) -> bool {
-    all.contains(&ip)
-}
-
-/// Go's `strconv.ParseBool`.
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-/// `name` with everything replaced that a folder's name should not have.
-fn path_safe(name: &str) -> String {
-    let safe = |(at, c): (usize, char)| match c {
-        c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c,
-        '.' if at > 0 => '.',
-        _ => '_',
-    };
-    name.chars().take(MAX_NAME).enumerate().map(safe).collect()
 }
 
 /// A number that stays the same for an app id, whoever else runs on the machine.

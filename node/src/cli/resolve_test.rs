@@ -1,5 +1,7 @@
 //! Flags and environment into settings: defaults, precedence, and every mistake.
 
+use std::net::IpAddr;
+
 use super::*;
 
 fn home() -> Env {
@@ -132,7 +134,8 @@ fn the_public_port_serves_on_all_interfaces_unless_told_otherwise() {
     let public = launch(&[("dapr-public-port", "3501")]).config.http.public;
     assert_eq!(public.len(), 2);
     assert!(public.iter().all(|address| address.port() == 3501 && address.ip().is_unspecified()));
-    let public = launch(&[("dapr-public-port", "3501"), ("dapr-public-listen-address", "127.0.0.1")]).config.http.public;
+    let public =
+        launch(&[("dapr-public-port", "3501"), ("dapr-public-listen-address", "127.0.0.1")]).config.http.public;
     assert_eq!(public, ["127.0.0.1:3501".parse::<SocketAddr>().unwrap()]);
 }
 
@@ -158,7 +161,12 @@ fn the_environment_gives_namespace_tokens_and_transport() {
 
 #[test]
 fn a_flag_comes_before_the_environment_which_comes_before_the_default() {
-    let env = Env::from([("HOME", "/h"), ("CALLBOARD_PARTITIONS", "4"), ("CALLBOARD_DATA_DIR", "/from-env"), ("DAPR_HOST_IP", "1.1.1.1")]);
+    let env = Env::from([
+        ("HOME", "/h"),
+        ("CALLBOARD_PARTITIONS", "4"),
+        ("CALLBOARD_DATA_DIR", "/from-env"),
+        ("DAPR_HOST_IP", "1.1.1.1"),
+    ]);
     let from_env = launch_as(Persona::Callboard, &[], &env);
     assert_eq!(from_env.config.bootstrap.partitions, 4);
     assert_eq!(from_env.data, data_dir::Choice::Explicit("/from-env".into()));
@@ -250,7 +258,11 @@ fn what_excludes_each_other_is_a_mistake() {
     one(&[("ephemeral", "true"), ("data-dir", "/d")], "--ephemeral");
     one(&[("app-ssl", "true"), ("app-protocol", "h2c")], "https");
     one(
-        &[("enable-app-health-check", "true"), ("app-health-probe-interval", "1"), ("app-health-probe-timeout", "2000")],
+        &[
+            ("enable-app-health-check", "true"),
+            ("app-health-probe-interval", "1"),
+            ("app-health-probe-timeout", "2000"),
+        ],
         "longer than",
     );
 }
@@ -285,7 +297,8 @@ fn without_a_home_the_user_must_say_where_data_goes() {
 
 #[test]
 fn shutdown_times_are_read_in_their_units() {
-    let shutdown = launch(&[("dapr-graceful-shutdown-seconds", "9"), ("dapr-block-shutdown-duration", "2s")]).config.shutdown;
+    let shutdown =
+        launch(&[("dapr-graceful-shutdown-seconds", "9"), ("dapr-block-shutdown-duration", "2s")]).config.shutdown;
     assert_eq!(shutdown.grace, Duration::from_secs(9));
     assert_eq!(shutdown.block, Some(Duration::from_secs(2)));
 }

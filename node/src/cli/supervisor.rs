@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_current_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpgrp, getpid, getppid, kill_current_process_group, pidfd_open, setpgid,
+};
 
 /// First argument that turns the binary into a supervisor: `<binary> <SUBCOMMAND> <pid of the node> <program> <args>`.
 pub const SUBCOMMAND: &str = "__supervise";
@@ -37,6 +39,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(CANNOT_RUN);
     };
     let parent = Parent::of(node);
+    // Whoever started this: what it ends must never be a group that others are in.
+    if getpgrp() != getpid() && setpgid(None, None).is_err() {
+        eprintln!("callboard: cannot give the app a process group of its own");
+        return ExitCode::from(CANNOT_RUN);
+    }
     if let Err(error) = outlive_signals() {
         eprintln!("callboard: cannot set up signals for the app: {error}");
         return ExitCode::from(CANNOT_RUN);

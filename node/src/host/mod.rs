@@ -35,6 +35,8 @@ use opened::Opened;
 /// Instances in doubt that are removed in the background at a time, and how often that is tried.
 const REMOVALS_AT_A_TIME: usize = 64;
 const REMOVE_EVERY: Duration = Duration::from_secs(1);
+/// A `DELETE` without an answer is given up after this long; the instance then stays sealed.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 /// One request of a turn, on its way to the app.
 pub struct TurnDispatch {
@@ -94,7 +96,16 @@ impl Host {
         let table = Mutex::new(Table { guard, watched_for_quiet: HashSet::new() });
         let view = app.watch();
         let host = Self {
-            inner: Arc::new(Inner { app, view, table, opened, removed: Notify::new(), quiet: Notify::new(), turn_limit, tasks: tasks.clone() }),
+            inner: Arc::new(Inner {
+                app,
+                view,
+                table,
+                opened,
+                removed: Notify::new(),
+                quiet: Notify::new(),
+                turn_limit,
+                tasks: tasks.clone(),
+            }),
         };
         tasks.spawn(Kind::Service, "host-removals", host.clone().remove_doubtful());
         host
@@ -237,7 +248,7 @@ impl Host {
             self.quiet_within(actor, self.inner.turn_limit).await;
         }
         let answer = if self.inner.table.lock().guard.still_removing(actor, removal.id) {
-            match self.inner.app.call(delete_request(actor)).await {
+            match self.delete(actor).await {
                 Ok(response) => {
                     if response.status() != http::StatusCode::OK {
                         tracing::error!(%actor, status = response.status().as_u16(), "the app failed to deactivate an actor");
@@ -258,6 +269,14 @@ impl Host {
         }
         self.inner.removed.notify_waiters();
         answer
+    }
+
+    /// Also asked of an app whose health checks fail: what it holds must not outlive the activation.
+    async fn delete(&self, actor: &ActorKey) -> Result<Response<Bytes>, AppError> {
+        match tokio::time::timeout(DELETE_LIMIT, self.inner.app.call_regardless(delete_request(actor))).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(AppError::Lost(format!("no answer within {} s", DELETE_LIMIT.as_secs()))),
+        }
     }
 
     /// Waits until nothing of the actor's instance runs, `limit` at most.

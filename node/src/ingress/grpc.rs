@@ -14,8 +14,7 @@ use super::server::{Answer, Handler};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
-const MESSAGE: HeaderValue =
-    HeaderValue::from_static("the gRPC API is not implemented by this node; use the HTTP API");
+const MESSAGE: HeaderValue = HeaderValue::from_static("the gRPC API is not implemented by this node; use the HTTP API");
 
 #[derive(Debug, Clone, Copy)]
 pub struct GrpcDoor;

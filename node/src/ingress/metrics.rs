@@ -128,10 +128,7 @@ impl Default for Metrics {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
             requests: Label::ALL.iter().map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
-            latency: Label::ALL
-                .iter()
-                .map(|_| Histogram { buckets: zeros(), micros: AtomicU64::new(0) })
-                .collect(),
+            latency: Label::ALL.iter().map(|_| Histogram { buckets: zeros(), micros: AtomicU64::new(0) }).collect(),
             errors: Code::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             sources: RwLock::default(),
         }
@@ -206,7 +203,10 @@ impl Metrics {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
                     let (route, status) = (label.as_str(), status + 100);
-                    put(out, format_args!("callboard_http_requests_total{{route=\"{route}\",status=\"{status}\"}} {count}"));
+                    put(
+                        out,
+                        format_args!("callboard_http_requests_total{{route=\"{route}\",status=\"{status}\"}} {count}"),
+                    );
                 }
             }
         }
@@ -323,6 +323,9 @@ mod tests {
         gauge.add(-7);
         sum.add(3);
         let text = metrics.render();
-        assert!(text.contains("# TYPE g gauge\ng -2\n") && text.contains("s_total 3\n") && text.contains("\nc 7\n"), "{text}");
+        assert!(
+            text.contains("# TYPE g gauge\ng -2\n") && text.contains("s_total 3\n") && text.contains("\nc 7\n"),
+            "{text}"
+        );
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -24,8 +26,7 @@ use crate::resources::HttpEndpoint;
 use crate::tasks::{Kind, Tasks};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
-const LIMITS: Limits =
-    Limits { connections: 1_024, idle: 16, idle_for: Duration::from_secs(30), head: 64 << 10 };
+const LIMITS: Limits = Limits { connections: 1_024, idle: 16, idle_for: Duration::from_secs(30), head: 64 << 10 };
 /// Origins that connections are kept for.
 const POOLS: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn answers_lose_their_declared_length() {
-        let mut map = headers(&[("content-length", "999"), ("dapr-app-id", "x"), ("set-cookie", "a"), ("set-cookie", "b")]);
+        let mut map =
+            headers(&[("content-length", "999"), ("dapr-app-id", "x"), ("set-cookie", "a"), ("set-cookie", "b")]);
         towards_caller(&mut map);
         assert_eq!(map.get_all("set-cookie").iter().count(), 2);
         assert_eq!(names(&map), ["set-cookie"]);

@@ -122,9 +122,8 @@ impl Invoker {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
         let failed = |why: &dyn std::fmt::Display| ApiError::invoke(target, why);
-        let method = method::normalize_bytes(method).map_err(|why| {
-            failed(&format_args!("rpc error: code = InvalidArgument desc = invalid method: {why}"))
-        })?;
+        let method = method::normalize_bytes(method)
+            .map_err(|why| failed(&format_args!("rpc error: code = InvalidArgument desc = invalid method: {why}")))?;
         let destination = self.resolve(target, request.body().known_length().is_some()).await?;
         if request.method() == Method::CONNECT {
             return Err(failed(&"the method CONNECT cannot be invoked"));
@@ -140,9 +139,7 @@ impl Invoker {
         // Calls of the outside are boxed: they are the larger and the rarer ones.
         let mut response = match destination {
             Destination::Local => self.call_local(request).await.map_err(|why| failed(&why))?,
-            Destination::Url(url) => {
-                Box::pin(external.call_url(&url, request)).await.map_err(|why| failed(&why))?
-            }
+            Destination::Url(url) => Box::pin(external.call_url(&url, request)).await.map_err(|why| failed(&why))?,
             Destination::Endpoint(endpoint) => {
                 Box::pin(external.call_endpoint(&endpoint, request)).await.map_err(|why| failed(&why))?
             }

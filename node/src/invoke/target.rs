@@ -17,9 +17,14 @@ pub const APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// `method` is decoded, and not yet in its normal form.
-    Call { target: String, method: Vec<u8> },
+    Call {
+        target: String,
+        method: Vec<u8>,
+    },
     /// The path names a target, and nothing to call there.
-    NoMethod { target: String },
+    NoMethod {
+        target: String,
+    },
     NoTarget,
 }
 

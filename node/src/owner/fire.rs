@@ -88,7 +88,11 @@ impl Owner {
             Ok(response) if response.status() == StatusCode::OK => Verdict::Answered,
             Ok(response) => {
                 let text = String::from_utf8_lossy(response.body());
-                Verdict::Failed(format!("({}) {}", response.status().as_u16(), text.chars().take(256).collect::<String>()))
+                Verdict::Failed(format!(
+                    "({}) {}",
+                    response.status().as_u16(),
+                    text.chars().take(256).collect::<String>()
+                ))
             }
             Err(Error::NoHost) => Verdict::Again(NO_HOST_AGAIN),
             // Replaced or deleted while it waited.
@@ -174,6 +178,8 @@ fn callback(firing: &Firing, reminder: &Reminder) -> AppCall {
 fn policy(stored: FailurePolicy) -> EnginePolicy {
     match stored {
         FailurePolicy::Drop => EnginePolicy::Drop,
-        FailurePolicy::Constant { interval_micros, max_retries } => EnginePolicy::Constant { interval_micros, max_retries },
+        FailurePolicy::Constant { interval_micros, max_retries } => {
+            EnginePolicy::Constant { interval_micros, max_retries }
+        }
     }
 }

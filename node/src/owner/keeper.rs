@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard_engine::Instant;
-use callboard_engine::due::{DueEntry, DueKey, Firing, ReminderId, Scan};
 use callboard_engine::activation::EndReason;
+use callboard_engine::due::{DueEntry, DueKey, Firing, ReminderId, Scan};
 use callboard_engine::mailbox::Deactivation;
 use callboard_raft::DueCursor;
 use callboard_types::{ActorKey, NodeId, Timestamp};

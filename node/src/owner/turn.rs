@@ -112,7 +112,11 @@ impl Owner {
     }
 
     /// Waits for the turn.
-    async fn admitted(self: &Arc<Self>, turn: &Turn, config: actor_config::TypeConfig) -> Result<(CallId, Start), Error> {
+    async fn admitted(
+        self: &Arc<Self>,
+        turn: &Turn,
+        config: actor_config::TypeConfig,
+    ) -> Result<(CallId, Start), Error> {
         let (admission, call, granted) = self.with_reign(|reign| reign.admit(turn, config))?;
         match admission {
             Admission::Start(start) => {
@@ -172,9 +176,7 @@ impl Owner {
                 },
             };
             let (effects, tenure) = self
-                .with_reign(|reign| {
-                    (reign.mailboxes.finish(clock::monotonic(), start.turn, end), reign.tenure.clone())
-                })
+                .with_reign(|reign| (reign.mailboxes.finish(clock::monotonic(), start.turn, end), reign.tenure.clone()))
                 .map_err(|_| Error::Unknown("the partition has changed its owner"))?;
             self.carry_out(effects);
             // A reply is released only by an owner: a later one may already have run a turn that this one misses.
@@ -198,11 +200,12 @@ impl Owner {
         if turn.wanted.as_ref().is_some_and(|wanted| !wanted()) {
             return (Err(Error::Unwanted), not_dispatched);
         }
-        let token = match self.with_reign(|reign| reign.tenure.check().map(|()| reign.mailboxes.token(start.activation))) {
-            Ok(Ok(token)) => token,
-            Ok(Err(over)) => return (Err(over.into()), not_dispatched),
-            Err(error) => return (Err(error), not_dispatched),
-        };
+        let token =
+            match self.with_reign(|reign| reign.tenure.check().map(|()| reign.mailboxes.token(start.activation))) {
+                Ok(Ok(token)) => token,
+                Ok(Err(over)) => return (Err(over.into()), not_dispatched),
+                Err(error) => return (Err(error), not_dispatched),
+            };
         let dispatch = TurnDispatch {
             token,
             opens: start.opens,
@@ -216,10 +219,9 @@ impl Owner {
             Err(host::Error::Full) => (Err(Refusal::TooManyActivations.into()), not_dispatched),
             Err(host::Error::App(error)) => {
                 let end = match &error {
-                    AppError::NotInitialized
-                    | AppError::Unhealthy
-                    | AppError::NotSent(_)
-                    | AppError::Invalid(_) => TurnEnd::NotDispatched,
+                    AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_) => {
+                        TurnEnd::NotDispatched
+                    }
                     AppError::Lost(_) => TurnEnd::Lost,
                     AppError::TooLarge { .. } => TurnEnd::Done,
                 };

@@ -115,10 +115,7 @@ impl Document {
     }
 
     pub(super) fn spec<T: DeserializeOwned>(self) -> Result<T, String> {
-        let spec = match self.spec {
-            serde_yaml_ng::Value::Null => serde_yaml_ng::Value::Mapping(serde_yaml_ng::Mapping::new()),
-            spec => spec,
-        };
+        let spec = if self.spec.is_null() { serde_yaml_ng::Mapping::new().into() } else { self.spec };
         serde_yaml_ng::from_value(spec).map_err(|error| error.to_string())
     }
 }
@@ -140,7 +137,9 @@ impl Value {
             return Ok(Some(text.to_owned()));
         }
         if value.is_bool() || value.is_number() {
-            return serde_yaml_ng::to_string(value).map(|text| Some(text.trim_end().to_owned())).map_err(|e| e.to_string());
+            return serde_yaml_ng::to_string(value)
+                .map(|text| Some(text.trim_end().to_owned()))
+                .map_err(|e| e.to_string());
         }
         if value.is_null() { Ok(None) } else { serde_json::to_string(value).map(Some).map_err(|e| e.to_string()) }
     }

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use document::{is_truthy, Document, EnvVars, NameValue, Value};
+pub use document::{Document, EnvVars, NameValue, Value, is_truthy};
 pub use endpoint::HttpEndpoint;
 
 /// What the resource files said.
@@ -111,9 +111,8 @@ impl Resources {
     fn take(&mut self, document: Document, path: &Path, reader: Reader<'_>) {
         let (kind, name) = (document.kind.clone(), document.metadata.name.clone());
         let taken = match kind.as_str() {
-            "HTTPEndpoint" => {
-                HttpEndpoint::from_document(document, reader.env).map(|endpoint| self.endpoints.push(Arc::new(endpoint)))
-            }
+            "HTTPEndpoint" => HttpEndpoint::from_document(document, reader.env)
+                .map(|endpoint| self.endpoints.push(Arc::new(endpoint))),
             "Component" => self.take_component(document, reader.env),
             "Resiliency" => {
                 tracing::warn!(name, "Resiliency policies are not applied: calls use the built-in retries");

@@ -48,7 +48,9 @@ fn an_endpoint_is_read_with_its_headers() {
 
 #[test]
 fn several_documents_and_unknown_kinds_share_a_file() {
-    let text = format!("# only a comment\n---\n{ENDPOINT}---\nkind: Subscription\nmetadata: {{name: s}}\n--- \nnot: [valid\n---\nkind: Resiliency\nmetadata:\n  name: r\nspec: {{}}\n");
+    let text = format!(
+        "# only a comment\n---\n{ENDPOINT}---\nkind: Subscription\nmetadata: {{name: s}}\n--- \nnot: [valid\n---\nkind: Resiliency\nmetadata:\n  name: r\nspec: {{}}\n"
+    );
     let resources = load(&text).unwrap();
     assert_eq!(resources.endpoints.len(), 1);
     assert_eq!(resources.resiliencies, ["r"]);
@@ -134,7 +136,8 @@ fn the_last_configuration_with_features_decides_and_variables_are_expanded() {
         "kind: Configuration\nmetadata: {name: a}\nspec:\n  features:\n  - {name: A, enabled: true}\n  - {name: ${FEATURE}, enabled: true}\n  - {name: B, enabled: false}\n",
     );
     let silent = write("2.yaml", "kind: Configuration\nmetadata: {name: b}\nspec:\n  tracing: {samplingRate: \"1\"}\n");
-    let last = write("3.yaml", "kind: Configuration\nmetadata: {name: c}\nspec:\n  features: [{name: C, enabled: true}]\n");
+    let last =
+        write("3.yaml", "kind: Configuration\nmetadata: {name: c}\nspec:\n  features: [{name: C, enabled: true}]\n");
     let reader = Reader { app_id: "app", namespace: None, env };
     let features = |paths: &[PathBuf]| Resources::load(&[], paths, reader).unwrap().features;
     assert_eq!(features(&[first.clone(), silent.clone()]), ["A", "Expanded"]);

@@ -85,7 +85,10 @@ fn parse_traceparent(value: &[u8]) -> Option<(u128, u8)> {
     let lower = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let mut parts = text.trim().split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    if [(version, 2), (trace, 32), (parent, 16), (flags, 2)].iter().any(|(part, len)| part.len() != *len || !lower(part)) {
+    if [(version, 2), (trace, 32), (parent, 16), (flags, 2)]
+        .iter()
+        .any(|(part, len)| part.len() != *len || !lower(part))
+    {
         return None;
     }
     if version == "ff" || (version == "00" && parts.next().is_some()) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::table;
 use super::{Errands, Form};
-use crate::cli::client::Request;
+use crate::cli::client::{Request, Sent};
 
 /// Rows asked for at a time.
 const PAGE: u64 = 1_000;
@@ -20,6 +20,7 @@ const PAGE: u64 = 1_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     actor_type: Option<String>,
+    id: Option<String>,
     prefix: Option<String>,
     limit: Option<u64>,
     after: Option<String>,
@@ -30,6 +31,7 @@ impl Query {
         let text = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
         Self {
             actor_type: text("type"),
+            id: text("id"),
             prefix: text("prefix"),
             limit: matches.get_one::<u64>("limit").copied(),
             after: text("after"),
@@ -41,6 +43,7 @@ impl Query {
         let limit = limit.map(|limit| limit.to_string());
         let pairs = [
             ("type", self.actor_type.as_deref()),
+            ("id", self.id.as_deref()),
             ("prefix", self.prefix.as_deref()),
             ("limit", limit.as_deref()),
             ("after", after),
@@ -75,8 +78,12 @@ impl StateKey {
 
     pub fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        let key =
-            Self { key: text("key").unwrap_or_default(), actor_type: text("type"), id: text("id"), json: matches.get_flag("json") };
+        let key = Self {
+            key: text("key").unwrap_or_default(),
+            actor_type: text("type"),
+            id: text("id"),
+            json: matches.get_flag("json"),
+        };
         if key.actor_type.is_none() && key.key.split("||").count() != 4 {
             let text = format!("{}: not app||type||id||key; parts that contain || go with --type and --id\n", key.key);
             return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
@@ -85,28 +92,40 @@ impl StateKey {
     }
 
     fn path(&self) -> String {
-        let pairs = [("key", Some(self.key.as_str())), ("type", self.actor_type.as_deref()), ("id", self.id.as_deref())];
+        let pairs =
+            [("key", Some(self.key.as_str())), ("type", self.actor_type.as_deref()), ("id", self.id.as_deref())];
         with_query("/cluster/v1/state", &pairs)
     }
 }
 
 pub async fn actors(errands: &Errands<'_>, query: Query, form: Form, out: &mut impl Write) -> anyhow::Result<u8> {
-    let rows = pages(errands, "/cluster/v1/actors", &query).await?;
-    show(rows, form, &[("TYPE", "type"), ("ID", "id"), ("KEYS", "keys"), ("REMINDERS", "reminders")], out)
+    let pages = pages(errands, "/cluster/v1/actors", "actors", &query).await?;
+    match form {
+        Form::Json => writeln!(out, "{}", serde_json::to_string_pretty(&pages.rows)?)?,
+        Form::Table => {
+            show(&pages.rows, &[("TYPE", "type"), ("ID", "id"), ("KEYS", "keys"), ("REMINDERS", "reminders")], out)?;
+        }
+    }
+    Ok(0)
 }
 
 pub async fn reminders(errands: &Errands<'_>, query: Query, form: Form, out: &mut impl Write) -> anyhow::Result<u8> {
-    let columns = [
-        ("TYPE", "type"),
-        ("ID", "id"),
-        ("NAME", "name"),
-        ("DUE", "due"),
-        ("PERIOD", "period"),
-        ("OCCURRENCE", "occurrence"),
-        ("DROPPED", "dropped"),
-    ];
-    let rows = pages(errands, "/cluster/v1/reminders", &query).await?;
-    show(rows, form, &columns, out)
+    let pages = pages(errands, "/cluster/v1/reminders", "reminders", &query).await?;
+    let given_up = table::rows_of(&pages.first, "givenUp");
+    if form == Form::Json {
+        let all = serde_json::json!({ "reminders": pages.rows, "givenUp": given_up });
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(0);
+    }
+    let actor = [("TYPE", "type"), ("ID", "id"), ("NAME", "name"), ("DUE", "due")];
+    let state = [("PERIOD", "period"), ("OCCURRENCE", "occurrence"), ("DROPPED", "dropped")];
+    show(&pages.rows, &[&actor[..], &state[..]].concat(), out)?;
+    if !given_up.is_empty() {
+        writeln!(out, "\nFirings given up by their failure policy:")?;
+        let end = [("OCCURRENCE", "occurrence"), ("DROPPED AT", "droppedAt"), ("REASON", "reason")];
+        show(&given_up, &[&actor[..], &end[..]].concat(), out)?;
+    }
+    Ok(0)
 }
 
 pub async fn state_get(errands: &Errands<'_>, key: StateKey, out: &mut impl Write) -> anyhow::Result<u8> {
@@ -123,61 +142,109 @@ pub async fn state_get(errands: &Errands<'_>, key: StateKey, out: &mut impl Writ
     Ok(0)
 }
 
-/// Lines are passed on as they come: an export may be larger than memory.
+/// Lines are passed on as they come, page after page: an export may be larger than memory.
 pub async fn state_export(errands: &Errands<'_>, query: Query, out: &mut impl Write) -> anyhow::Result<u8> {
-    let prefix = query.prefix.clone().or(Some(String::new()));
-    let query = Query { prefix, ..query };
-    let path = query.page("/cluster/v1/state", query.limit, query.after.as_deref());
+    let query = Query { prefix: query.prefix.or_else(|| Some(String::new())), ..query };
     let endpoint = errands.endpoint(None)?;
-    let mut sent = endpoint.send(Request::get(path).token(errands.token())).await?;
-    let status = sent.response.status();
-    if !status.is_success() {
-        let body = http_body_util::Limited::new(sent.response.into_body(), 1 << 20).collect().await;
-        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-        anyhow::bail!("the node answered {status}: {}", text.trim());
-    }
-    while let Some(frame) = sent.response.body_mut().frame().await {
-        let frame = frame.context("the export broke off; what was printed is incomplete")?;
-        if let Ok(data) = frame.into_data() {
-            out.write_all(&data)?;
-        }
-    }
-    Ok(0)
-}
-
-/// Every row, page after page, until the limit or the end.
-async fn pages(errands: &Errands<'_>, path: &str, query: &Query) -> anyhow::Result<Vec<Map<String, Value>>> {
-    let endpoint = errands.endpoint(None)?;
-    let mut rows = Vec::new();
     let mut after = query.after.clone();
+    let mut printed = 0;
     loop {
-        let left = query.limit.map(|limit| limit.saturating_sub(rows.len() as u64));
-        let page = query.page(path, Some(left.unwrap_or(PAGE).min(PAGE)), after.as_deref());
-        let body = endpoint.ask(Request::get(page).token(errands.token())).await?.ok()?;
-        let found = table::rows(&body).context("the node's answer is not JSON")?;
-        let next = serde_json::from_slice::<Map<String, Value>>(&body).ok().and_then(|object| {
-            ["next", "after"].iter().find_map(|name| object.get(*name)?.as_str().map(str::to_owned))
-        });
-        let ended = found.is_empty() || next.is_none() || next == after || left.is_some_and(|left| found.len() as u64 >= left);
-        rows.extend(found);
-        if ended {
-            return Ok(rows);
+        let limit = query.limit.map_or(PAGE, |limit| limit.saturating_sub(printed).min(PAGE));
+        if limit == 0 {
+            return Ok(0);
+        }
+        let path = query.page("/cluster/v1/state", Some(limit), after.as_deref());
+        let sent = endpoint.send(Request::get(path).token(errands.token())).await?;
+        let page = pass_on(sent, out).await?;
+        printed += page.lines;
+        let next = page.cursor();
+        if page.lines < limit || next.is_none() || next == after {
+            return Ok(0);
         }
         after = next;
     }
 }
 
-fn show(rows: Vec<Map<String, Value>>, form: Form, columns: &[(&str, &str)], out: &mut impl Write) -> anyhow::Result<u8> {
-    match form {
-        Form::Json => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
-        Form::Table if rows.is_empty() => writeln!(out, "None.")?,
-        Form::Table => {
-            let titles: Vec<_> = columns.iter().map(|(title, _)| *title).collect();
-            let cells = |row: &Map<String, Value>| columns.iter().map(|(_, field)| table::cell(row.get(*field))).collect();
-            table::print(out, &titles, &rows.iter().map(cells).collect::<Vec<_>>())?;
+/// What went through on one page.
+struct Passed {
+    lines: u64,
+    /// The last line, whose cursor the next page begins with.
+    last: Vec<u8>,
+}
+
+impl Passed {
+    fn cursor(&self) -> Option<String> {
+        let line: Map<String, Value> = serde_json::from_slice(&self.last).ok()?;
+        line.get("cursor")?.as_str().map(str::to_owned)
+    }
+}
+
+async fn pass_on(mut sent: Sent, out: &mut impl Write) -> anyhow::Result<Passed> {
+    let status = sent.response.status();
+    if !status.is_success() {
+        let body = http_body_util::Limited::new(sent.response.body_mut(), 1 << 20).collect().await;
+        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        anyhow::bail!("the node answered {status}: {}", text.trim());
+    }
+    let mut passed = Passed { lines: 0, last: Vec::new() };
+    let mut line = Vec::new();
+    while let Some(frame) = sent.response.body_mut().frame().await {
+        let frame = frame.context("the export broke off; what was printed is incomplete")?;
+        let Ok(data) = frame.into_data() else { continue };
+        out.write_all(&data)?;
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                passed.lines += 1;
+                passed.last = std::mem::take(&mut line);
+            }
         }
     }
-    Ok(0)
+    Ok(passed)
+}
+
+/// Rows of several pages, and the whole first answer for what stands beside them.
+struct Pages {
+    rows: Vec<Map<String, Value>>,
+    first: Map<String, Value>,
+}
+
+/// Every row of `field`, page after page, until the limit or the end.
+async fn pages(errands: &Errands<'_>, path: &str, field: &str, query: &Query) -> anyhow::Result<Pages> {
+    let endpoint = errands.endpoint(None)?;
+    let mut pages = Pages { rows: Vec::new(), first: Map::new() };
+    let mut after = query.after.clone();
+    loop {
+        let left = query.limit.map_or(PAGE, |limit| limit.saturating_sub(pages.rows.len() as u64).min(PAGE));
+        if left == 0 {
+            return Ok(pages);
+        }
+        let page = query.page(path, Some(left), after.as_deref());
+        let body = endpoint.ask(Request::get(page).token(errands.token())).await?.ok()?;
+        let answer: Map<String, Value> = serde_json::from_slice(&body).context("the node's answer is not JSON")?;
+        let found = table::rows_of(&answer, field);
+        let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
+        let ended = found.is_empty() || next.is_none() || next == after;
+        pages.rows.extend(found);
+        if pages.first.is_empty() {
+            pages.first = answer;
+        }
+        if ended {
+            return Ok(pages);
+        }
+        after = next;
+    }
+}
+
+fn show(rows: &[Map<String, Value>], columns: &[(&str, &str)], out: &mut impl Write) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        writeln!(out, "None.")?;
+        return Ok(());
+    }
+    let titles: Vec<_> = columns.iter().map(|(title, _)| *title).collect();
+    let cells = |row: &Map<String, Value>| columns.iter().map(|(_, field)| table::cell(row.get(*field))).collect();
+    table::print(out, &titles, &rows.iter().map(cells).collect::<Vec<_>>())?;
+    Ok(())
 }
 
 fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {

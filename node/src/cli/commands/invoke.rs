@@ -30,7 +30,13 @@ pub fn grammar() -> Command {
         .arg(Arg::new("method").long("method").short('m').value_name("PATH").required(true).help("What to invoke"))
         .arg(Arg::new("verb").long("verb").short('v').value_name("VERB").default_value("POST").help("HTTP verb"))
         .arg(Arg::new("data").long("data").short('d').value_name("TEXT").help("The request's body"))
-        .arg(Arg::new("data-file").long("data-file").short('f').value_name("FILE").help("The request's body, from a file"))
+        .arg(
+            Arg::new("data-file")
+                .long("data-file")
+                .short('f')
+                .value_name("FILE")
+                .help("The request's body, from a file"),
+        )
         .arg(
             Arg::new("header")
                 .long("header")

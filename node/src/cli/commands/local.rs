@@ -23,7 +23,8 @@ pub fn ids(matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
     let mut ids: Vec<String> = flags.chain(matches.get_many::<String>("ids").into_iter().flatten()).cloned().collect();
     if let Some(file) = matches.get_one::<String>("run-file") {
         let text = format!("--run-file {file}");
-        let apps = multi::app_ids(file.as_ref()).map_err(|e| clap::Error::raw(ErrorKind::Io, format!("{text}: {e:#}\n")))?;
+        let apps =
+            multi::app_ids(file.as_ref()).map_err(|e| clap::Error::raw(ErrorKind::Io, format!("{text}: {e:#}\n")))?;
         ids.extend(apps);
     }
     if ids.is_empty() {

@@ -58,24 +58,27 @@ pub fn grammar() -> Vec<Command> {
     let output = Arg::new("output").short('o').long("output").value_name("FORM").hide(true);
     let app_id = || Arg::new("app-id").long("app-id").short('a').value_name("ID");
     let address = || Arg::new("address").long("address").value_name("HOST:PORT").help("HTTP API of any node");
-    let filtered = |command: Command| {
-        command
-            .arg(Arg::new("type").long("type").value_name("TYPE").help("Only actors of this type"))
-            .arg(Arg::new("prefix").long("prefix").value_name("TEXT").help("Only ids that start with this"))
-            .arg(limit())
-            .arg(after())
-            .arg(address())
-    };
+    let kind = Arg::new("type").long("type").value_name("TYPE").help("Only actors of this type");
+    let prefix = Arg::new("prefix").long("prefix").value_name("TEXT").help("Only ids that start with this");
+    let id = Arg::new("id").long("id").value_name("ID").help("Only the actor of this id");
+    let paged = |command: Command| command.arg(kind.clone()).arg(limit()).arg(after()).arg(json()).arg(address());
     vec![
         Command::new("stop")
             .about("Stop nodes of this machine, with their apps")
             .arg(app_id().action(ArgAction::Append).help("Id of the app; repeatable"))
             .arg(Arg::new("ids").value_name("ID").num_args(0..).help("The same, without the flag"))
-            .arg(Arg::new("run-file").short('f').long("run-file").value_name("FILE").help("All apps of a multi-app run file")),
+            .arg(
+                Arg::new("run-file")
+                    .short('f')
+                    .long("run-file")
+                    .value_name("FILE")
+                    .help("All apps of a multi-app run file"),
+            ),
         Command::new("list").about("List the nodes of this machine").arg(json()).arg(output),
         invoke::grammar().arg(address()),
-        filtered(Command::new("actors").about("List actors that have state or reminders, without waking them")).arg(json()),
-        filtered(Command::new("reminders").about("List reminders, and firings given up by their policy")).arg(json()),
+        paged(Command::new("actors").about("List actors that have state or reminders, without waking them"))
+            .arg(prefix),
+        paged(Command::new("reminders").about("List reminders, and firings given up by their policy")).arg(id),
         Command::new("state")
             .about("Read actor state from outside")
             .subcommand_required(true)
@@ -171,10 +174,7 @@ impl Errands<'_> {
         match (running.as_slice(), port) {
             (_, Some(port)) => Endpoint::parse(port).context("DAPR_HTTP_PORT"),
             ([], None) => bail!("no node runs here; start one with `callboard run`, or name one with --address"),
-            // Every node answers for its whole cluster.
-            ([first, rest @ ..], None) if rest.is_empty() => {
-                Endpoint::parse(&first.http_address)
-            }
+            ([only], None) => Endpoint::parse(&only.http_address),
             (several, None) => bail!("several nodes run here; say which with --address{}", known(several)),
         }
     }

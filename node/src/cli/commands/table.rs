@@ -23,27 +23,10 @@ pub fn print(out: &mut impl Write, titles: &[&str], rows: &[Vec<String>]) -> io:
     rows.iter().try_for_each(|row| line(&mut row.iter().map(String::as_str)))
 }
 
-/// The rows of an answer: the array in it, under whatever name, or its JSON lines.
-pub fn rows(body: &[u8]) -> Option<Vec<Map<String, Value>>> {
-    let objects = |values: Vec<Value>| {
-        values.into_iter().map(|value| match value {
-            Value::Object(object) => Some(object),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
-        })
-    };
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(values)) => objects(values).collect(),
-        Ok(Value::Object(object)) => match object.values().find_map(Value::as_array) {
-            Some(values) => objects(values.clone()).collect(),
-            None => Some(vec![object]),
-        },
-        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => None,
-        Err(_) => {
-            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-            let values: Result<Vec<Value>, _> = lines.map(serde_json::from_slice).collect();
-            objects(values.ok()?).collect()
-        }
-    }
+/// The objects in the array called `field`.
+pub fn rows_of(answer: &Map<String, Value>, field: &str) -> Vec<Map<String, Value>> {
+    let values = answer.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    values.iter().filter_map(Value::as_object).cloned().collect()
 }
 
 /// A value as a cell: strings bare, lists joined, the rest as JSON.
@@ -76,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_in_an_array_in_an_object_and_in_lines() {
-        for body in [r#"[{"a":1},{"a":2}]"#, r#"{"next":null,"items":[{"a":1},{"a":2}]}"#, "{\"a\":1}\n{\"a\":2}\n"] {
-            assert_eq!(rows(body.as_bytes()).unwrap().len(), 2, "{body}");
-        }
-        assert_eq!(rows(b""), Some(vec![]));
-        assert_eq!(rows(b"not json"), None);
-        assert_eq!(rows(b"[1]"), None);
+    fn rows_are_the_objects_of_the_array_and_nothing_else() {
+        let answer = serde_json::from_str(r#"{"other":[{}],"rows":[{"a":1},2,{"a":[3,"x"]}],"next":null}"#).unwrap();
+        let rows = rows_of(&answer, "rows");
+        assert_eq!(rows.len(), 2);
+        assert_eq!(cell(rows[1].get("a")), "3, x");
+        assert_eq!(cell(rows[1].get("b")), "");
+        assert_eq!(rows_of(&answer, "next"), []);
     }
 
     #[test]

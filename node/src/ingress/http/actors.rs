@@ -124,7 +124,9 @@ async fn save_state(node: &Arc<Node>, actor: &ActorKey, request: Request<Body>) 
     };
     let now = clock::wall();
     let ops: Vec<_> = rows.into_iter().map(|row| operation(row, now)).collect();
-    if let Some(Err(OperationError::Malformed(error))) = ops.iter().find(|op| matches!(op, Err(OperationError::Malformed(_)))) {
+    if let Some(Err(OperationError::Malformed(error))) =
+        ops.iter().find(|op| matches!(op, Err(OperationError::Malformed(_))))
+    {
         return Err(ApiError::malformed(error));
     }
     let ops = match ops.into_iter().collect::<Result<Vec<_>, _>>() {
@@ -163,7 +165,8 @@ fn operation(row: &RawValue, now: Timestamp) -> Result<ActorOp, OperationError> 
     if operation.is_empty() {
         return Err(OperationError::NoOperation);
     }
-    let request = fields.raw("request").filter(|request| *request != "null").map(|request| Fields::parse(request.as_bytes()));
+    let request =
+        fields.raw("request").filter(|request| *request != "null").map(|request| Fields::parse(request.as_bytes()));
     let request = request.transpose()?;
     let key = |request: Option<&Fields<'_>>| -> Result<String, OperationError> {
         let key = request.ok_or(OperationError::NoRequest)?.string("key")?.unwrap_or_default();
@@ -267,9 +270,8 @@ async fn delete_reminder(
 async fn list_reminders(node: &Arc<Node>, actor: &ActorKey) -> Result<Response<Body>, ApiError> {
     hosted(node, actor).await?;
     let reminders = node.actors.reminders(actor).await.map_err(|error| {
-        common_error(&error).unwrap_or_else(|| {
-            ApiError::new(Code::ActorReminderGet, format!("error getting actor reminder: {error}"))
-        })
+        common_error(&error)
+            .unwrap_or_else(|| ApiError::new(Code::ActorReminderGet, format!("error getting actor reminder: {error}")))
     })?;
     let mut out = String::from("{\"reminders\":[");
     for (number, (actor, name, reminder)) in reminders.iter().enumerate() {
@@ -382,7 +384,9 @@ fn common_error(error: &Error) -> Option<ApiError> {
         OwnerError::Refused(Refusal::MailboxFull) => Code::TooManyRequests,
         OwnerError::Refused(Refusal::TooManyWaiting | Refusal::TooManyActivations) => Code::Overloaded,
         OwnerError::Refused(Refusal::TurnRunning) => Code::Conflict,
-        OwnerError::NotServing(_) | OwnerError::NoTurn(_) | OwnerError::Refused(Refusal::EpochOver) => Code::Unavailable,
+        OwnerError::NotServing(_) | OwnerError::NoTurn(_) | OwnerError::Refused(Refusal::EpochOver) => {
+            Code::Unavailable
+        }
         OwnerError::Unknown(_) | OwnerError::Refused(Refusal::Superseded) => Code::OutcomeUnknown,
         OwnerError::TooLarge(_) => Code::BadRequest,
         OwnerError::NoHost
@@ -454,7 +458,9 @@ mod tests {
     #[test]
     fn ttl_is_whole_seconds_and_not_positive_means_none() {
         let with = |ttl: &str| {
-            parse(&format!(r#"{{"operation":"upsert","request":{{"key":"k","value":1,"metadata":{{"ttlInSeconds":{ttl}}}}}}}"#))
+            parse(&format!(
+                r#"{{"operation":"upsert","request":{{"key":"k","value":1,"metadata":{{"ttlInSeconds":{ttl}}}}}}}"#
+            ))
         };
         let expiry = |op: Result<ActorOp, String>| match op.expect("an operation") {
             ActorOp::Upsert { expires_at, .. } => expires_at,

@@ -34,7 +34,7 @@ use crate::owner::reads::Wanted;
 
 /// Rows of a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
-const MAX_PAGE: usize = 10_000;
+const MAX_PAGE: usize = 1_000;
 /// Given-up firings shown.
 const DROPPED_SHOWN: usize = 1_000;
 
@@ -84,7 +84,8 @@ impl Query {
     /// The cursor in `after`, of `N` parts.
     fn after<const N: usize>(&self) -> Result<Option<[String; N]>, ApiError> {
         let Some(text) = self.get("after").filter(|text| !text.is_empty()) else { return Ok(None) };
-        let parts = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
+        let parts =
+            URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
         let parts = parts.and_then(|parts| <[String; N]>::try_from(parts).ok());
         parts.map(Some).ok_or_else(|| ApiError::bad_request("after is not a cursor of this listing"))
     }
@@ -105,7 +106,8 @@ async fn actors(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, ApiEr
         limit,
     };
     let rows = node.actors.scan_actors(wanted).await.map_err(unavailable)?;
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| cursor(&[&row.actor.actor_type, &row.actor.actor_id]));
+    let next =
+        rows.last().filter(|_| rows.len() == limit).map(|row| cursor(&[&row.actor.actor_type, &row.actor.actor_id]));
     let actors: Vec<_> = rows
         .iter()
         .map(|row| {

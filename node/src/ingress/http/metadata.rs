@@ -4,18 +4,19 @@
 //! It is asked for often (one SDK does so for every actor it activates), so it is built from what is in memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use callboard_engine::duration::format_go;
 use http::Response;
+use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::body::Body;
 use super::error::{ApiError, Code, json, no_content};
 use crate::app::AppView;
-use crate::config::AppConfig;
-use crate::node::{Node, Phase};
+use crate::config::{AppConfig, Config};
+use crate::node::Phase;
+use crate::resources::{self, Resources};
 
 pub const RUNTIME_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -120,32 +121,33 @@ fn is_zero_count(count: &u32) -> bool {
     *count == 0
 }
 
-pub fn get(node: &Arc<Node>) -> Response<Body> {
-    let view = node.app.watch().borrow().clone();
-    let actors = active_actors(node, &view);
-    let extended = node.extended.read();
-    let resources = &node.resources;
-    let mut shown: BTreeMap<&str, &str> = extended.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    shown.insert(VERSION_KEY, RUNTIME_VERSION);
+/// What the answer is made of.
+pub struct Facts<'a> {
+    pub config: &'a Config,
+    pub phase: Phase,
+    pub app: &'a AppView,
+    /// Activations of this node by type.
+    pub active: Vec<(String, usize)>,
+    pub resources: &'a Resources,
+    pub extended: &'a BTreeMap<String, String>,
+}
+
+pub fn get(facts: &Facts<'_>) -> Response<Body> {
+    let actors = active_actors(facts);
+    let resources = facts.resources;
+    let pairs = facts.extended.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let mut extended: BTreeMap<&str, &str> = pairs.collect();
+    extended.insert(VERSION_KEY, RUNTIME_VERSION);
     let metadata = Metadata {
-        id: &node.config.app_id,
+        id: &facts.config.app_id,
         runtime_version: RUNTIME_VERSION,
-        enabled_features: FEATURES.into_iter().chain(resources.features.iter().map(String::as_str)).collect(),
+        enabled_features: features(resources),
         actors: &actors,
-        components: resources
-            .actor_store
-            .iter()
-            .map(|store| Component {
-                name: &store.name,
-                kind: &store.kind,
-                version: &store.version,
-                capabilities: &STORE_CAPABILITIES,
-            })
-            .collect(),
-        extended: shown,
+        components: resources.actor_store.iter().map(component).collect(),
+        extended,
         http_endpoints: resources.endpoints.iter().map(|endpoint| Named { name: &endpoint.name }).collect(),
-        app_connection_properties: node.config.app.as_ref().map_or_else(Connection::default, connection),
-        actor_runtime: actor_runtime(*node.phase.borrow(), node.config.app.is_some(), &view, &actors),
+        app_connection_properties: facts.config.app.as_ref().map_or_else(Connection::default, connection),
+        actor_runtime: actor_runtime(facts, &actors),
         resiliencies: resources.resiliencies.iter().map(|name| Named { name }).collect(),
     };
     match serde_json::to_vec(&metadata) {
@@ -154,14 +156,22 @@ pub fn get(node: &Arc<Node>) -> Response<Body> {
     }
 }
 
+fn features(resources: &Resources) -> Vec<&str> {
+    let configured = resources.features.iter().map(String::as_str).filter(|name| !FEATURES.contains(name));
+    FEATURES.into_iter().chain(configured).collect()
+}
+
+fn component(store: &resources::Component) -> Component<'_> {
+    let capabilities = &STORE_CAPABILITIES;
+    Component { name: &store.name, kind: &store.kind, version: &store.version, capabilities }
+}
+
 /// Every hosted type, with the number of its activations; types that are still active though no longer hosted, too.
-fn active_actors(node: &Node, view: &AppView) -> Vec<ActiveActor> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for actor_type in view.hosted.iter().flat_map(|hosted| hosted.types.keys()) {
-        counts.insert(actor_type.to_string(), 0);
-    }
-    for (actor_type, count) in node.actors.active_counts() {
-        *counts.entry(actor_type.to_string()).or_default() += count;
+fn active_actors(facts: &Facts<'_>) -> Vec<ActiveActor> {
+    let hosted = facts.app.hosted.iter().flat_map(|hosted| hosted.types.keys());
+    let mut counts: BTreeMap<String, usize> = hosted.map(|actor_type| (actor_type.to_string(), 0)).collect();
+    for (actor_type, count) in &facts.active {
+        *counts.entry(actor_type.clone()).or_default() += count;
     }
     counts.into_iter().map(|(actor_type, count)| ActiveActor { actor_type, count }).collect()
 }
@@ -181,8 +191,9 @@ fn connection(app: &AppConfig) -> Connection<'_> {
     }
 }
 
-fn actor_runtime<'a>(phase: Phase, has_app: bool, view: &AppView, actors: &'a [ActiveActor]) -> ActorRuntime<'a> {
-    let initializing = phase == Phase::Starting || (has_app && !view.config_read);
+fn actor_runtime<'a>(facts: &Facts<'_>, actors: &'a [ActiveActor]) -> ActorRuntime<'a> {
+    let waits_for_app = facts.config.app.is_some() && !facts.app.config_read;
+    let initializing = facts.phase == Phase::Starting || waits_for_app;
     ActorRuntime {
         runtime_status: if initializing { "INITIALIZING" } else { "RUNNING" },
         active_actors: actors,
@@ -191,17 +202,22 @@ fn actor_runtime<'a>(phase: Phase, has_app: bool, view: &AppView, actors: &'a [A
     }
 }
 
-pub async fn put(node: &Arc<Node>, key: String, body: Body) -> Response<Body> {
-    let body = match body.collect(node.config.http.max_body).await {
+/// `PUT metadata/{key}`: the body as text becomes the value.
+pub async fn put(
+    extended: &RwLock<BTreeMap<String, String>>,
+    key: String,
+    body: Body,
+    max_body: u64,
+) -> Response<Body> {
+    let body = match body.collect(max_body).await {
         Ok(body) => body,
         Err(error) => return ApiError::body_read(error).into_response(),
     };
     let value = String::from_utf8_lossy(&body).into_owned();
-    let mut extended = node.extended.write();
+    let mut extended = extended.write();
     let others = extended.iter().filter(|(other, _)| **other != key);
-    let (keys, bytes) = others.fold((1, key.len() + value.len()), |(keys, bytes), (key, value)| {
-        (keys + 1, bytes + key.len() + value.len())
-    });
+    let (keys, bytes) = others
+        .fold((1, key.len() + value.len()), |(keys, bytes), (key, value)| (keys + 1, bytes + key.len() + value.len()));
     if keys > EXTENDED_KEYS || bytes > EXTENDED_BYTES {
         let full = format!("metadata holds at most {EXTENDED_KEYS} keys and {EXTENDED_BYTES} bytes");
         return ApiError::new(Code::TooManyRequests, full).retry_after(EXTENDED_RETRY).into_response();
@@ -209,3 +225,7 @@ pub async fn put(node: &Arc<Node>, key: String, body: Body) -> Response<Body> {
     extended.insert(key, value);
     no_content()
 }
+
+#[cfg(test)]
+#[path = "metadata_test.rs"]
+mod tests;

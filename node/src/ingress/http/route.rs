@@ -20,7 +20,9 @@ pub enum Route {
     /// `GET metadata`
     Metadata,
     /// `PUT metadata/{key}`
-    MetadataKey { key: String },
+    MetadataKey {
+        key: String,
+    },
     /// `GET healthz`
     Healthz,
     /// `GET healthz/outbound`

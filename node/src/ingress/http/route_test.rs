@@ -90,7 +90,10 @@ fn a_trailing_slash_is_dropped_only_where_it_matches_nothing() {
         routed("GET", "/v1.0/actors/t/i/method/m/"),
         Route::Actor(ActorRoute::Method { actor: actor("t", "i"), method: "m".into() })
     );
-    assert_eq!(routed("POST", "/v1.0/actors/t/i/state/"), Route::Actor(ActorRoute::SaveState { actor: actor("t", "i") }));
+    assert_eq!(
+        routed("POST", "/v1.0/actors/t/i/state/"),
+        Route::Actor(ActorRoute::SaveState { actor: actor("t", "i") })
+    );
     assert_eq!(routed("GET", "/v1.0/actors/t/i/state/"), Route::Invoke);
     assert_eq!(routed("GET", "/cluster/v1/nodes/"), Route::Admin(AdminPath(vec!["nodes".into(), String::new()])));
 }
@@ -178,7 +181,8 @@ fn cleaning_borrows_clean_paths() {
 #[test]
 fn no_bytes_make_routing_panic() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let alphabet: Vec<&[u8]> = vec![b"/", b"..", b".", b"%", b"%2F", b"+", b"v1.0", b"actors", b"a", b"\xff", b"?", b"state"];
+    let alphabet: Vec<&[u8]> =
+        vec![b"/", b"..", b".", b"%", b"%2F", b"+", b"v1.0", b"actors", b"a", b"\xff", b"?", b"state"];
     for _ in 0..20_000 {
         let mut data = vec![seed as u8];
         for _ in 0..12 {

@@ -147,12 +147,8 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
-    const LIMITS: ServerLimits = ServerLimits {
-        connections: 1,
-        head: 1,
-        head_time: Duration::from_secs(10),
-        idle: Duration::from_secs(60),
-    };
+    const LIMITS: ServerLimits =
+        ServerLimits { connections: 1, head: 1, head_time: Duration::from_secs(10), idle: Duration::from_secs(60) };
 
     fn at(seconds: u64) -> Instant {
         Instant(seconds * 1_000_000)

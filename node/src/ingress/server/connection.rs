@@ -182,12 +182,7 @@ where
 }
 
 /// Serves until the connection ends, by itself, by being asked to, or for doing nothing.
-async fn drive(
-    shared: &Shared,
-    connection: impl Graceful,
-    activity: &Activity,
-    heads: Heads,
-) -> Result<(), BoxError> {
+async fn drive(shared: &Shared, connection: impl Graceful, activity: &Activity, heads: Heads) -> Result<(), BoxError> {
     let mut connection = std::pin::pin!(connection);
     // A token of its own, so that polling it takes no lock that other connections take.
     let closing = shared.closing.child_token();

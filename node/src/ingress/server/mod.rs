@@ -191,7 +191,7 @@ impl Shared {
 async fn refuse<S: Stream>(mut stream: S, _counted: Count) {
     let told = async {
         let mut request = [0; 4096];
-        stream.read(&mut request).await?;
+        let _read = stream.read(&mut request).await?;
         stream.write_all(REFUSAL).await?;
         stream.shutdown().await
     };

@@ -105,9 +105,8 @@ async fn http1_connections_are_kept_for_more_requests() {
 async fn http2_is_recognised_by_its_preface_even_when_it_comes_in_pieces() {
     let rig = Rig::new(Protocols::Http1AndH2c, ServerLimits::default());
     let stream = rig.connect().await;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     rig.tasks.spawn(Kind::Work, "client", async move {
         let _ = connection.await;
     });
@@ -279,7 +278,9 @@ async fn a_head_over_the_limit_is_431() {
 #[tokio::test]
 async fn garbage_is_refused_and_harms_nobody() {
     let rig = Rig::new(Protocols::Http1AndH2c, ServerLimits::default());
-    for garbage in [&b"\0\0\0\0\r\n\r\n"[..], b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame at all"] {
+    for garbage in
+        [&b"\0\0\0\0\r\n\r\n"[..], b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame at all"]
+    {
         let mut stream = rig.connect().await;
         stream.write_all(garbage).await.unwrap();
         let text = read_to_close(&mut stream).await;

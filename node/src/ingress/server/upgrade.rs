@@ -191,7 +191,10 @@ struct Replay<S> {
 
 enum State {
     /// Gathering the client's preface and its first frame.
-    Opening { gathered: BytesMut, frames: Bytes },
+    Opening {
+        gathered: BytesMut,
+        frames: Bytes,
+    },
     /// Handing out what was put together.
     Handing(Bytes),
     Through,

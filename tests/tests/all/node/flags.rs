@@ -57,7 +57,7 @@ async fn flags_of_parts_that_do_not_exist_here_are_accepted() {
 async fn mistakes_on_the_command_line_end_with_a_message() {
     for (setup, said) in [
         (Setup::new("with.dot"), "app"),
-        (Setup::new(""), "app"),
+        (Setup::new("").manner(Manner::Daprd), "app"),
         (Setup::default().arg("--max-body-size=lots"), "max-body-size"),
         (Setup::default().arg("--no-such-flag=1"), "no-such-flag"),
         (Setup::default().arg("--partitions=0"), "partitions"),

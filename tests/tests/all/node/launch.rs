@@ -59,23 +59,21 @@ async fn run_as_dapr_prints_the_ready_lines_and_ends_the_child() {
     for line in ["You're up and running!", "dapr initialized. Status: Running."] {
         eventually(PATIENCE, line, async || run.log().contains(line).then_some(())).await;
     }
-    let log = run.log();
-    let child: i32 = log
-        .lines()
-        .find_map(|line| line.split("child ").nth(1))
-        .expect("the child speaks")
-        .trim()
-        .parse()
-        .expect("its id");
-    let stop = Command::new(&dapr)
+    let child: i32 = eventually(PATIENCE, "the child speaks", async || {
+        run.log().lines().find_map(|line| line.split("child ").nth(1)?.trim().parse().ok())
+    })
+    .await;
+    let stop = tokio::process::Command::new(&dapr)
         .args(["stop", "--app-id", "myapp"])
         .env("XDG_DATA_HOME", folder.path())
         .env("XDG_RUNTIME_DIR", folder.path())
         .env("HOME", folder.path())
-        .output()
-        .expect("run stop");
-    assert!(stop.status.success(), "{}", String::from_utf8_lossy(&stop.stderr));
-    run.wait_end(PATIENCE).await;
+        .output();
+    // Both at once: the process has to be collected for `stop` to see its end.
+    let (stop, _) = tokio::join!(stop, run.wait_end(PATIENCE));
+    let stop = stop.expect("run stop");
+    let said = [stop.stdout, stop.stderr].concat();
+    assert!(stop.status.success(), "{}", String::from_utf8_lossy(&said));
     eventually(Duration::from_secs(5), "the child has ended", async || {
         // A zombie that waits for its parent to look has ended.
         let state = std::fs::read_to_string(format!("/proc/{child}/stat")).ok();
