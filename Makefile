@@ -13,7 +13,7 @@ export RUST_TEST_THREADS ?= 8
 PROGRESS := .ci/progress
 RELEASE := $(CARGO_TARGET_DIR)/release/callboard
 
-.PHONY: help build test sdk faults demo bench fmt lint ci packages
+.PHONY: help build test sdk faults demo bench fuzz fmt lint ci packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -49,6 +49,22 @@ demo: packages ## a node, an app, a crash: a story of a minute (KEEP=1 leaves bo
 
 bench: build ## throughput and latency on this machine
 	@$(RELEASE) bench --self
+
+# cargo-fuzz sets RUSTFLAGS, which hides those of .cargo/config.toml: they are said again, so that RocksDB is not compiled
+# with others. The target folder is its own, since everything in it is instrumented.
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: export RUSTFLAGS := $(if $(filter x86_64,$(shell uname -m)),-C target-cpu=x86-64-v2)
+fuzz: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)-fuzz
+SECONDS ?= 60
+fuzz: packages ## every decoder, or one: TARGET=ingress_route SECONDS=60 (`cargo fuzz list` in tests/)
+	@command -v cargo-fuzz >/dev/null || RUSTFLAGS= cargo install --locked cargo-fuzz
+	@cp Cargo.lock tests/fuzz/
+	@cd tests; for target in $(or $(TARGET),$$(cargo fuzz list)); do \
+		echo "== $$target, $(SECONDS) s"; \
+		mkdir -p "fuzz/corpus/$$target"; \
+		../$(PROGRESS) cargo fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(SECONDS) -timeout=10 -print_final_stats=1; \
+	done
 
 fmt: ## formats the source
 	@cargo fmt --all

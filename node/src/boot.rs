@@ -110,8 +110,8 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
     let mut code = wait_for_end(&node, &groups).await;
     tracing::info!("draining");
     let grace = node.config.shutdown.grace;
-    if tokio::time::timeout(grace, drain(&node, &doors.servers, grace)).await.is_err() {
-        tracing::warn!(grace = ?grace, "what still ran after the grace period is cut off");
+    if !drain(&node, &doors.servers, grace).await {
+        tracing::warn!(?grace, "what still ran after the grace period is cut off");
         code = code.max(1);
     }
     drained.cancel();
@@ -399,22 +399,32 @@ async fn wait_for_end(node: &Arc<Node>, groups: &Groups) -> u8 {
     if let (0, Some(block)) = (code, node.config.shutdown.block) {
         tracing::info!(?block, "shutdown is blocked; APIs keep working until then, or until the app is unhealthy");
         let mut app = node.app.watch();
+        let with_app = node.app.is_initialized();
         tokio::select! {
             biased;
             () = tokio::time::sleep(block) => {}
-            _ = app.wait_for(|view| !view.healthy) => {}
+            _ = app.wait_for(|view| with_app && !view.healthy) => {}
+            () = node.tasks.failed() => return 1,
+            why = groups.failed() => {
+                tracing::error!(why, "a group of this node has failed; the node stops");
+                return 1;
+            }
         }
     }
     code
 }
 
-/// Finishes what runs: turns and invocations, then the activations, then the connections.
-async fn drain(node: &Arc<Node>, servers: &[Server], grace: Duration) {
+/// Finishes what runs: turns, then the activations, then the connections with their invocations. False: something had
+/// to be cut off when the grace period was over.
+async fn drain(node: &Arc<Node>, servers: &[Server], grace: Duration) -> bool {
+    let deadline = clock::monotonic().saturating_add(grace);
+    let left = || deadline.saturating_since(clock::monotonic());
     node.phase.send_replace(Phase::Draining);
-    node.actors.drain(grace).await;
+    let mut finished = node.actors.drain(left()).await;
     for server in servers {
-        server.close(grace).await;
+        finished &= server.close(left()).await == 0;
     }
+    finished
 }
 
 /// Apps of other protocols are not asked what they host.

@@ -275,6 +275,8 @@ pub struct Limits {
     pub mailbox: usize,
     /// Activations per partition.
     pub activations: usize,
+    /// Turns running at a time per partition; one more is refused unless it is called from inside a turn.
+    pub turns: usize,
     /// Requests in progress on the HTTP ingress; one more is answered 503 with `Retry-After`.
     pub requests: usize,
     /// Open connections on the HTTP ingress.
@@ -298,6 +300,7 @@ impl Default for Limits {
         Self {
             mailbox: 1_024,
             activations: 1_000_000,
+            turns: 8_192,
             requests: 8_192,
             connections: 10_000,
             timers: 100_000,

@@ -147,6 +147,17 @@ pub fn corrupt(what: &'static str, why: impl std::fmt::Display) -> Error {
     Error::Corrupt { what, why: why.to_string() }
 }
 
+/// Several records out of one fuzz input: the first byte of each piece is its length.
+pub fn pieces(data: &[u8]) -> impl Iterator<Item = Bytes> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first()?;
+        let (piece, after) = after.split_at(after.len().min(usize::from(*length)));
+        rest = after;
+        Some(Bytes::copy_from_slice(piece))
+    })
+}
+
 /// Any bytes are decoded or refused by every decoder, and what is decoded encodes to something that decodes to the same.
 pub fn fuzz_records(data: &[u8]) {
     fn check<T: Storable + PartialEq + std::fmt::Debug>(data: &[u8]) {

@@ -36,6 +36,6 @@ pub use error::{NotOwner, ProposeError, StartError};
 pub use groups::{Groups, GroupsConfig, MetaHandle};
 pub use partition::Partition;
 pub use reader::{ActorQuery, ActorRow, Due, DueCursor, MAX_SCAN, Reader, StateRow};
-pub use rules::Observer;
+pub use rules::{Observer, fuzz_apply};
 pub use snapshot::fuzz_snapshot;
 pub use tenure::Tenure;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_storage::{Error, Pair, StateBatch, StateDb, StateView, Table, keyspace};
 
-use crate::convert::{Chunk, ReplicaRecord, Storable, corrupt};
+use crate::convert::{Chunk, ReplicaRecord, Storable, corrupt, pieces};
 use crate::group_state::{Applied, GroupState};
 use crate::incarnations::Incarnations;
 use crate::type_config::LogId;
@@ -238,14 +238,7 @@ impl Received {
 /// Any bytes taken as the chunks of a snapshot are refused or leave a readable state.
 pub fn fuzz_snapshot(data: &[u8]) {
     let db: Arc<dyn StateDb> = callboard_storage::Memory::new().open().state;
-    // The first byte of a piece is its length: several chunks come from one input.
-    let mut chunks = Vec::new();
-    let mut rest = data;
-    while let Some((length, after)) = rest.split_first() {
-        let (chunk, after) = after.split_at(after.len().min(usize::from(*length)));
-        chunks.push(Ok(Bytes::copy_from_slice(chunk)));
-        rest = after;
-    }
+    let chunks: Vec<_> = pieces(data).map(Ok).collect();
     if receive(&*db, 1, SnapshotChunks::new(chunks.into_iter())).is_ok() {
         let export = export(&*db, 1).map(|export| export.chunks.map(|chunk| chunk.map(|_| ())).collect::<Vec<_>>());
         drop(export);

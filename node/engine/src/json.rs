@@ -175,6 +175,20 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Fuzz body: any bytes as an object, and its members as every type. What is JSON stays so when it is compacted.
+pub fn fuzz_json(data: &[u8]) {
+    const FIELDS: [&str; 3] = ["data", "a", ""];
+    let Ok(fields) = Fields::parse(data) else { return };
+    for name in FIELDS {
+        let _ = (fields.string(name), fields.bool(name), fields.integer(name), fields.strings(name));
+        let _ = (fields.objects(name), fields.object(name));
+        let Some(text) = fields.raw(name) else { continue };
+        let short = compact(text);
+        assert!(short.len() <= text.len() && compact(&short) == short);
+        assert!(serde_json::from_str::<&RawValue>(&short).is_ok(), "{text} becomes {short}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

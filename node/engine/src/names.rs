@@ -104,6 +104,17 @@ pub fn check(kind: Kind, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Fuzz body: what may be a name changes no path.
+pub fn fuzz_name(data: &[u8]) {
+    let name = String::from_utf8_lossy(data);
+    for kind in [Kind::ActorType, Kind::ActorId, Kind::Reminder, Kind::Timer] {
+        match check(kind, &name) {
+            Ok(()) => assert!(!name.contains(['#', '?', '/', '\\', '\0']) && !matches!(&*name, "" | "." | "..")),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_engine::activation::EndReason;
-use callboard_engine::mailbox::{ReentrancyId, RequestKind};
+use callboard_engine::Instant;
+use callboard_engine::mailbox::{Counts, ReentrancyId, RequestKind};
 use callboard_engine::partition::partition_of_key;
-use callboard_machine::meta::{MetaCommand, MetaState};
+use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState};
 use callboard_machine::partition::{ActorOp, Effect};
 use callboard_raft::{Groups, MetaHandle, Observer, Partition};
 use callboard_types::{ActorKey, Class, PartitionId};
@@ -24,19 +25,22 @@ use http::{HeaderMap, Response, Uri};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::app::Error as AppError;
 use crate::app::path::{push_method, push_segment};
 use crate::clock;
 use crate::config::Config;
 use crate::host::Host;
 use crate::host::order::WriteOrder;
 use crate::host::timers::Timers;
-use crate::owner::{AppCall, Common, Error as OwnerError, Owner, Turn};
+use crate::owner::writes::Write;
+use crate::owner::{AppCall, Common, Error as OwnerError, Owner, Reign, Turn};
 use crate::tasks::{Kind, Tasks};
 
 /// Between two looks of the router for an owner or a host.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long a call waits for an app that has not been reached yet. Below the time-outs of the SDKs' clients.
-const STARTUP_WAIT: Duration = Duration::from_secs(50);
+/// How long a call waits in all, for an app that has not been reached yet and for its turn. Below the time-outs of the
+/// SDKs' clients, so that they see the reason.
+pub const PATIENCE: Duration = Duration::from_secs(55);
 /// Between two attempts to register the app's types with the cluster.
 const REGISTER_AGAIN: Duration = Duration::from_millis(500);
 
@@ -55,6 +59,8 @@ struct Inner {
     timers: Timers,
     meta: MetaHandle,
     limits: Arc<crate::config::Limits>,
+    /// The node will stop: timers no longer tick.
+    draining: AtomicBool,
     /// The node stops: nothing that is not under way is begun.
     closed: AtomicBool,
     tasks: Tasks,
@@ -113,7 +119,6 @@ impl Actors {
         observer.follow(&owners);
         for owner in &owners {
             tasks.spawn(Kind::Service, "owner", owner.clone().run());
-            tasks.spawn(Kind::Service, "keeper", owner.clone().keep());
         }
         let limits = common.limits.clone();
         let actors = Self {
@@ -126,11 +131,13 @@ impl Actors {
                 timers: Timers::new(limits.timers),
                 meta: groups.meta(),
                 limits,
+                draining: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 tasks: tasks.clone(),
             }),
         };
         tasks.spawn(Kind::Service, "app-watch", actors.clone().follow_app());
+        tasks.spawn(Kind::Service, "register-types", actors.clone().register_types());
         tasks.spawn(Kind::Service, "timers", actors.clone().run_timers());
         actors
     }
@@ -160,6 +167,7 @@ impl Actors {
             kind: RequestKind::Call,
             chain: invocation.chain.map(ReentrancyId::from),
             call: AppCall { uri, headers: invocation.headers, body: invocation.body },
+            deadline: clock::monotonic().saturating_add(PATIENCE),
             wanted: None,
         };
         self.turn(Arc::new(turn)).await
@@ -167,28 +175,34 @@ impl Actors {
 
     /// Deletes everything of the actor in one commit, after its activation has ended.
     pub async fn delete(&self, actor: &ActorKey) -> Result<(), Error> {
-        self.inner.timers.remove_actor(actor);
-        self.routed(actor, |owner| {
-            let (actor, writer, key) = (actor.clone(), owner.clone(), actor.clone());
-            let write = async move { writer.commit(&key, None, vec![ActorOp::DeleteActor]).await };
-            async move { owner.exclusive(&actor, write).await }
+        self.not_closed()?;
+        let deadline = clock::monotonic().saturating_add(PATIENCE);
+        self.routed(actor, |reign| {
+            let (actor, key) = (actor.clone(), actor.clone());
+            let write = |reign: Arc<Reign>| async move {
+                reign.commit(&key, Write { author: None, ops: vec![ActorOp::DeleteActor], now: clock::wall() }).await
+            };
+            async move { reign.exclusive(&actor, deadline, write).await }
         })
-        .await
+        .await?;
+        self.inner.timers.remove_actor(actor);
+        Ok(())
     }
 
     /// Runs a turn at the actor's owner.
     pub(crate) async fn turn(&self, turn: Arc<Turn>) -> Result<Response<Bytes>, Error> {
-        self.hosted(&turn.actor).await?;
+        self.not_closed()?;
+        self.hosted(&turn.actor, turn.deadline).await?;
         let actor = turn.actor.clone();
-        self.routed(&actor, |owner| {
+        self.routed(&actor, |reign| {
             let turn = turn.clone();
-            async move { owner.turn(turn).await }
+            async move { reign.turn(turn).await }
         })
         .await
     }
 
     /// Waits, within bounds, until an app hosts the actor's type: for an app that starts, and for one that comes back.
-    async fn hosted(&self, actor: &ActorKey) -> Result<(), Error> {
+    async fn hosted(&self, actor: &ActorKey, deadline: Instant) -> Result<(), Error> {
         if self.inner.host.type_config(&actor.actor_type).is_some() {
             return Ok(());
         }
@@ -198,7 +212,8 @@ impl Actors {
         };
         let starting = self.inner.host.has_app() && !app.borrow().config_read;
         if starting {
-            let _ = tokio::time::timeout(STARTUP_WAIT, app.wait_for(|view| view.config_read)).await;
+            let patience = deadline.saturating_since(clock::monotonic());
+            let _ = tokio::time::timeout(patience, app.wait_for(|view| view.config_read)).await;
         }
         match tokio::time::timeout(self.inner.limits.host_wait, app.wait_for(hosts)).await {
             Ok(Ok(_)) => Ok(()),
@@ -206,35 +221,43 @@ impl Actors {
         }
     }
 
+    /// A node that stops begins no turn; what runs may still read and write.
+    fn not_closed(&self) -> Result<(), Error> {
+        if self.inner.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Asks the actor's owner, and asks again while that certainly had no effect and its time is not up.
-    pub(crate) async fn routed<R, F>(&self, actor: &ActorKey, ask: impl Fn(Arc<Owner>) -> F) -> Result<R, Error>
+    pub(crate) async fn routed<R, F>(&self, actor: &ActorKey, ask: impl Fn(Arc<Reign>) -> F) -> Result<R, Error>
     where
         F: Future<Output = Result<R, OwnerError>>,
     {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
         let owner = self.owner_of(actor);
-        let deadline = clock::monotonic().saturating_add(self.inner.limits.retry_for);
-        let host_deadline = clock::monotonic().saturating_add(self.inner.limits.host_wait);
+        let now = clock::monotonic();
+        let (owned_by, hosted_by) =
+            (now.saturating_add(self.inner.limits.retry_for), now.saturating_add(self.inner.limits.host_wait));
         loop {
-            let (error, until) = match ask(owner.clone()).await {
+            let answer = match owner.reign() {
+                Ok(reign) => ask(reign).await,
+                Err(error) => Err(error),
+            };
+            let (error, until) = match answer {
                 Ok(answer) => return Ok(answer),
-                Err(error @ OwnerError::NotServing(_)) => (error, deadline),
-                Err(OwnerError::NoHost) => {
-                    if clock::monotonic() >= host_deadline {
-                        return Err(Error::NoHost(actor.clone()));
-                    }
-                    (OwnerError::NoHost, host_deadline)
-                }
+                Err(error @ OwnerError::NotServing(_)) => (error, owned_by),
+                Err(error @ OwnerError::NoHost) => (error, hosted_by),
+                Err(error @ OwnerError::App(AppError::NotSent(_) | AppError::Unhealthy)) => (error, hosted_by),
                 Err(error) => return Err(error.into()),
             };
             if clock::monotonic() >= until || self.inner.tasks.is_stopping() {
-                return Err(error.into());
+                return Err(match error {
+                    OwnerError::NoHost => Error::NoHost(actor.clone()),
+                    error => error.into(),
+                });
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, owner.served()).await;
-            if owner.is_serving() && matches!(error, OwnerError::NoHost) {
+            self.not_closed()?;
+            if owner.is_serving() {
                 tokio::time::sleep(LOOK_AGAIN).await;
+            } else {
+                let _ = tokio::time::timeout(LOOK_AGAIN, owner.served()).await;
             }
         }
     }
@@ -260,28 +283,19 @@ impl Actors {
     /// Lets the app's life rule the activations: a gone process takes its instances with it, a withdrawn type its own.
     async fn follow_app(self) {
         let mut app = self.inner.host.app();
-        let mut incarnation = app.borrow().incarnation;
-        let mut registered: Option<u64> = None;
+        // The channel's count begins at 0: an end that came before this task did must not be missed.
+        let mut incarnation = 0;
         loop {
             let view = app.borrow_and_update().clone();
+            self.inner.host.look_at_app();
             if view.incarnation != incarnation {
                 incarnation = view.incarnation;
-                self.inner.host.app_gone();
                 self.end_activations(EndReason::AppGone, |_| true);
             }
-            let hosted = view.hosted.clone();
+            let hosted = view.hosted;
             self.end_activations(EndReason::Withdrawn, |actor| {
                 hosted.as_ref().is_none_or(|hosted| !hosted.types.contains_key(&*actor.actor_type))
             });
-            let digest = view.hosted.as_ref().filter(|hosted| !hosted.types.is_empty()).map(|hosted| hosted.digest);
-            if let Some(hosted) = view.hosted.filter(|_| digest.is_some() && digest != registered) {
-                if self.register(hosted.types.keys().map(|name| name.to_string()).collect()).await {
-                    registered = digest;
-                } else {
-                    tokio::time::sleep(REGISTER_AGAIN).await;
-                    continue;
-                }
-            }
             tokio::select! {
                 biased;
                 () = self.inner.tasks.stopping() => return,
@@ -291,8 +305,35 @@ impl Actors {
     }
 
     fn end_activations(&self, reason: EndReason, selects: impl Fn(&ActorKey) -> bool) {
-        for owner in &self.inner.owners {
-            owner.deactivate_all(reason, |actor, _host| selects(actor));
+        for reign in self.reigns() {
+            reign.deactivate_all(reason, |actor, _host| selects(actor));
+        }
+    }
+
+    fn reigns(&self) -> impl Iterator<Item = Arc<Reign>> + '_ {
+        self.inner.owners.iter().filter_map(|owner| owner.reign().ok())
+    }
+
+    /// Registers the app's types with the cluster, whenever they change.
+    async fn register_types(self) {
+        let mut app = self.inner.host.app();
+        let mut registered: Option<u64> = None;
+        loop {
+            let hosted = app.borrow_and_update().hosted.clone().filter(|hosted| !hosted.types.is_empty());
+            let again = match hosted {
+                Some(hosted) if registered != Some(hosted.digest) => {
+                    let done = self.register(hosted.types.keys().map(|name| name.to_string()).collect()).await;
+                    registered = done.then_some(hosted.digest);
+                    if done { Duration::MAX } else { REGISTER_AGAIN }
+                }
+                Some(_) | None => Duration::MAX,
+            };
+            tokio::select! {
+                biased;
+                () = self.inner.tasks.stopping() => return,
+                changed = app.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(again) => {}
+            }
         }
     }
 
@@ -300,7 +341,11 @@ impl Actors {
     async fn register(&self, types: Vec<String>) -> bool {
         let (namespace, app_id) = (self.inner.namespace.to_string(), self.inner.app_id.clone());
         match self.inner.meta.propose(MetaCommand::RegisterTypes { namespace, app_id, types }).await {
-            Ok(_) => true,
+            Ok(MetaResponse::Done) => true,
+            Ok(MetaResponse::Rejected(why)) => {
+                tracing::error!(%why, "the cluster does not take the app's actor types; state keys show this node's app id");
+                true
+            }
             Err(error) => {
                 tracing::warn!(%error, "the app's actor types are not registered yet");
                 false
@@ -308,21 +353,33 @@ impl Actors {
         }
     }
 
-    /// Waits for running turns, then ends every activation with its `DELETE`; `grace` at most for both.
-    pub async fn drain(&self, grace: Duration) {
-        let deadline = clock::monotonic().saturating_add(grace);
-        let until = |done: fn(callboard_engine::mailbox::Counts) -> bool| async move {
-            while clock::monotonic() < deadline {
-                if self.inner.owners.iter().filter_map(|owner| owner.counts()).all(done) {
-                    return;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        until(|counts| counts.running == 0 && counts.waiting == 0).await;
+    /// Waits for running turns, half the grace at most; then nothing starts any more and every activation ends with its
+    /// `DELETE`, within the rest. False: that was not enough.
+    pub async fn drain(&self, grace: Duration) -> bool {
+        let now = clock::monotonic();
+        let (half, end) = (now.saturating_add(grace / 2), now.saturating_add(grace));
+        for reign in self.reigns() {
+            reign.stop_firing();
+        }
+        self.inner.draining.store(true, Ordering::Release);
+        self.until(half, |counts| counts.running == 0 && counts.waiting == 0).await;
         self.inner.closed.store(true, Ordering::Release);
-        self.end_activations(EndReason::Shutdown, |_| true);
-        until(|counts| counts.activations == 0).await;
+        for reign in self.reigns() {
+            reign.close(EndReason::Shutdown);
+        }
+        self.until(end, |counts| counts.activations == 0 && counts.running == 0).await
+    }
+
+    async fn until(&self, deadline: Instant, done: fn(Counts) -> bool) -> bool {
+        loop {
+            if self.inner.owners.iter().filter_map(|owner| owner.counts()).all(done) {
+                return true;
+            }
+            if clock::monotonic() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use callboard_engine::reminder::{FailurePolicy as EnginePolicy, Plan, ReminderRequest};
 use callboard_machine::partition::{ActorOp, DroppedFiring, FailurePolicy, Reminder, ReminderSpec};
-use callboard_types::ActorKey;
+use callboard_types::{ActorKey, Timestamp};
 
 use super::{Actors, Error};
+use crate::clock;
 use crate::owner::reads::After;
+use crate::owner::writes::Write;
 
 impl Actors {
     /// Whether this node's app hosts the type, which registering reminders and timers needs. Waits for an app that has
@@ -13,7 +15,7 @@ impl Actors {
     pub async fn hosts(&self, actor_type: &str) -> bool {
         let mut app = self.inner.host.app();
         if self.inner.host.has_app() && !app.borrow().config_read {
-            let _ = tokio::time::timeout(super::STARTUP_WAIT, app.wait_for(|view| view.config_read)).await;
+            let _ = tokio::time::timeout(super::PATIENCE, app.wait_for(|view| view.config_read)).await;
         }
         self.inner.host.type_config(actor_type).is_some()
     }
@@ -25,6 +27,7 @@ impl Actors {
         name: &str,
         request: ReminderRequest,
         plan: Plan,
+        now: Timestamp,
     ) -> Result<(), Error> {
         self.room_for_reminder(actor, name).await?;
         let spec = ReminderSpec {
@@ -37,11 +40,11 @@ impl Actors {
             policy: policy(request.policy),
         };
         let name = name.to_owned();
-        self.commit(actor, ActorOp::PutReminder { name, spec, due: plan.due, overwrite: request.overwrite }).await
+        self.commit(actor, ActorOp::PutReminder { name, spec, due: plan.due, overwrite: request.overwrite }, now).await
     }
 
     pub async fn delete_reminder(&self, actor: &ActorKey, name: &str) -> Result<(), Error> {
-        self.commit(actor, ActorOp::DeleteReminder { name: name.to_owned() }).await
+        self.commit(actor, ActorOp::DeleteReminder { name: name.to_owned() }, clock::wall()).await
     }
 
     pub async fn reminder(&self, actor: &ActorKey, name: &str) -> Result<Reminder, Error> {
@@ -67,6 +70,7 @@ impl Actors {
     ) -> Result<Vec<(ActorKey, String, Reminder)>, Error> {
         let mut rows = Vec::new();
         for owner in self.owners() {
+            let owner = owner.reign()?;
             rows.extend(owner.scan_reminders(None, after.clone(), limit).await?);
         }
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
@@ -78,6 +82,7 @@ impl Actors {
     pub async fn dropped(&self, limit: usize) -> Result<Vec<DroppedFiring>, Error> {
         let mut rows = Vec::new();
         for owner in self.owners() {
+            let owner = owner.reign()?;
             rows.extend(owner.dropped(limit).await?);
         }
         rows.sort_by_key(|firing: &DroppedFiring| std::cmp::Reverse(firing.dropped_at));
@@ -86,17 +91,16 @@ impl Actors {
     }
 
     /// In the name of the actor's activation where there is one, so that a superseded one changes nothing.
-    async fn commit(&self, actor: &ActorKey, op: ActorOp) -> Result<(), Error> {
-        match self.author(actor).await? {
-            Some(author) => Ok(self.owner_of(actor).commit(actor, Some(author), vec![op]).await?),
-            None => {
-                self.routed(actor, |owner| {
-                    let (actor, op) = (actor.clone(), op.clone());
-                    async move { owner.commit(&actor, None, vec![op]).await }
-                })
-                .await
-            }
+    async fn commit(&self, actor: &ActorKey, op: ActorOp, now: Timestamp) -> Result<(), Error> {
+        if let Some(author) = self.author(actor).await? {
+            let write = Write { author: Some(author), ops: vec![op], now };
+            return Ok(self.owner_of(actor).reign()?.commit(actor, write).await?);
         }
+        self.routed(actor, |reign| {
+            let (actor, write) = (actor.clone(), Write { author: None, ops: vec![op.clone()], now });
+            async move { reign.commit(&actor, write).await }
+        })
+        .await
     }
 
     async fn room_for_reminder(&self, actor: &ActorKey, name: &str) -> Result<(), Error> {

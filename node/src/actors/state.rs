@@ -3,11 +3,11 @@
 use callboard_engine::guard::WriteToken;
 use callboard_machine::partition::{ActorOp, StateValue};
 use callboard_raft::StateRow;
-use callboard_types::ActorKey;
+use callboard_types::{ActorKey, Timestamp};
 
 use super::{Actors, Error};
 use crate::owner::reads::{After, Wanted};
-use crate::owner::writes::Author;
+use crate::owner::writes::{Author, Write};
 
 impl Actors {
     /// Commits an app's transaction in the name of the actor's activation in it: on disk when this returns.
@@ -15,10 +15,11 @@ impl Actors {
     /// # Errors
     ///
     /// [`Error::NotActive`] when the app was not given the actor, or its activation is superseded.
-    pub async fn transact(&self, actor: &ActorKey, ops: Vec<ActorOp>) -> Result<(), Error> {
+    pub async fn transact(&self, actor: &ActorKey, ops: Vec<ActorOp>, now: Timestamp) -> Result<(), Error> {
         let author = self.author(actor).await?.ok_or(Error::NotActive)?;
         // Not routed again: the token is of one epoch, and a later owner would refuse it.
-        Ok(self.owner_of(actor).commit(actor, Some(author), ops).await?)
+        let write = Write { author: Some(author), ops, now };
+        Ok(self.owner_of(actor).reign()?.commit(actor, write).await?)
     }
 
     /// Whether the actor is active in this node's app.
@@ -38,13 +39,14 @@ impl Actors {
 
     /// What is stored under a key, active or not, hosted or not.
     pub async fn state(&self, actor: &ActorKey, key: &str) -> Result<Option<StateValue>, Error> {
-        self.routed(actor, |owner| std::future::ready(owner.state(actor, key))).await
+        self.routed(actor, |reign| std::future::ready(reign.state(actor, key))).await
     }
 
     /// Rows of all partitions in the order of actor and key, after `after`, `limit` at most.
     pub async fn scan_state(&self, after: Option<After>, limit: usize) -> Result<Vec<StateRow>, Error> {
         let mut rows = Vec::new();
         for owner in self.owners() {
+            let owner = owner.reign()?;
             rows.extend(owner.scan_state(after.clone(), limit).await?);
         }
         rows.sort_by(|a, b| (&a.actor, &a.key).cmp(&(&b.actor, &b.key)));
@@ -56,6 +58,7 @@ impl Actors {
     pub async fn scan_actors(&self, wanted: Wanted) -> Result<Vec<callboard_raft::ActorRow>, Error> {
         let mut rows = Vec::new();
         for owner in self.owners() {
+            let owner = owner.reign()?;
             rows.extend(owner.scan_actors(wanted.clone()).await?);
         }
         rows.sort_by(|a, b| a.actor.cmp(&b.actor));

@@ -1,6 +1,7 @@
 //! Timers: registered with this node, ticking as ordinary turns of their actors.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callboard_engine::mailbox::RequestKind;
@@ -37,13 +38,14 @@ impl Actors {
         let tasks = self.inner.tasks.clone();
         loop {
             let now = clock::wall();
-            let due = self.inner.timers.take_due(now, BATCH);
+            let draining = self.inner.draining.load(Ordering::Acquire);
+            let due = if draining { Vec::new() } else { self.inner.timers.take_due(now, BATCH) };
             let more = due.len() == BATCH;
             for tick in due {
                 tasks.spawn(Kind::Work, "timer", self.clone().tick(tick));
             }
             let sleep =
-                self.inner.timers.next_due().map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
+                self.inner.timers.next_due().filter(|_| !draining).map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
             tokio::select! {
                 biased;
                 () = tasks.stopping() => return,
@@ -73,6 +75,7 @@ impl Actors {
                 kind: RequestKind::Timer,
                 chain: None,
                 call,
+                deadline: clock::monotonic().saturating_add(super::PATIENCE),
                 wanted: Some(Box::new(wanted)),
             };
             match self.turn(Arc::new(turn)).await {

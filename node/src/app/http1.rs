@@ -22,11 +22,16 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::net::{Address, DialError, Meter, Stream};
 use crate::clock;
 use crate::ingress::http::body::{self, Body};
+
+/// A request waits this long for a connection. Bounded, because those that hold them may wait for requests behind it.
+const CONNECTION_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Bounds of one pool.
 #[derive(Debug, Clone, Copy)]
@@ -112,9 +117,10 @@ impl Pool {
 
     /// Sends a request, whose URI is in origin form and which has a `Host`, and returns the answer's head.
     pub async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Exchange>, SendError> {
-        let permit = match self.uses.clone().acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_closed) => return Err(SendError::NotSent("the pool is closed".to_owned())),
+        let permit = match tokio::time::timeout(CONNECTION_WAIT, self.uses.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_closed)) => return Err(SendError::NotSent("the pool is closed".to_owned())),
+            Err(_elapsed) => return Err(SendError::NotSent("all connections to the app are in use".to_owned())),
         };
         while let Some(connection) = self.take_idle() {
             match exchange(connection, request).await {
@@ -167,6 +173,10 @@ impl Pool {
 
     async fn connect(&self) -> Result<Box<Connection>, SendError> {
         let (stream, meter) = self.address.dial().await?;
+        self.handshake(stream, meter).await
+    }
+
+    async fn handshake(&self, stream: Stream, meter: Arc<Meter>) -> Result<Box<Connection>, SendError> {
         let (sender, future) = http1::Builder::new()
             .max_header_size(self.limits.head)
             .max_buf_size(READ_BUFFER.max(self.limits.head))
@@ -389,4 +399,48 @@ fn read_error(error: &hyper::Error) -> ReadError {
         source = inner.source();
     }
     ReadError::Broken(describe(error))
+}
+
+/// Fuzz body: any bytes as an app's answer. It comes to an end, and is no longer than it may be.
+pub fn fuzz_answer(data: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let (stream, mut app) = socket_pair().expect("a pair of sockets");
+    let address = Address { host: "app".to_owned(), port: 80, tls: None, timeout: FUZZED_TIME };
+    let pool = Pool::new(address, Limits { connections: 1, idle: 1, idle_for: FUZZED_TIME, head: 4 << 10 });
+    let answers = async {
+        let _request = app.read(&mut [0; 1024]).await;
+        // Who has heard enough closes: neither needs to succeed.
+        let _ = app.write_all(data).await;
+        let _ = app.shutdown().await;
+    };
+    let asks = async {
+        let (stream, meter) = Stream::plain(stream);
+        let connection = pool.handshake(stream, meter).await.expect("nothing is sent yet");
+        let request = Request::get("/").header(http::header::HOST, "app").body(Body::empty()).expect("a request");
+        let Ok((response, connection)) = exchange(connection, request).await else { return };
+        let permit = pool.uses.clone().acquire_owned().await.expect("the pool is open");
+        let mut partial = BytesMut::new();
+        match pool.answered(response, connection, permit).into_body().collect(FUZZED_BODY, &mut partial).await {
+            Ok(whole) => assert!(whole.is_none_or(|body| body.len() as u64 <= FUZZED_BODY)),
+            Err(ReadError::Short | ReadError::Broken(_)) => assert!(partial.len() as u64 <= FUZZED_BODY),
+        }
+    };
+    let ended = async { tokio::join!(answers, tokio::time::timeout(FUZZED_TIME, asks)).1 };
+    assert!(runtime.block_on(ended).is_ok(), "the answer does not end");
+    assert!(pool.is_unused(), "a connection is in use by nobody");
+}
+
+/// The largest body that the fuzz body reads.
+const FUZZED_BODY: u64 = 1 << 10;
+/// Far longer than an answer that is there takes.
+const FUZZED_TIME: Duration = Duration::from_secs(4);
+
+/// Two ends that need no port: what stands above a socket does not ask for its family.
+fn socket_pair() -> std::io::Result<(TcpStream, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let ours = std::net::TcpStream::from(std::os::fd::OwnedFd::from(ours));
+    Ok((TcpStream::from_std(ours)?, UnixStream::from_std(theirs)?))
 }

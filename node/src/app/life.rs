@@ -58,11 +58,13 @@ pub struct Life {
     failures: u32,
     /// The types of this process life, remembered while the app is unhealthy.
     types: Option<Arc<HostedTypes>>,
+    /// The port has refused since it was last open.
+    gone: bool,
 }
 
 impl Life {
     pub fn new(plan: Plan) -> Self {
-        Self { plan, view: AppView::default(), failures: 0, types: None }
+        Self { plan, view: AppView::default(), failures: 0, types: None, gone: false }
     }
 
     pub fn view(&self) -> &AppView {
@@ -85,7 +87,9 @@ impl Life {
     pub fn on(&mut self, event: Event) -> bool {
         match event {
             Event::Accepted => self.on_accepted(),
-            Event::Refused => self.view.port_open && self.on_gone(),
+            // The first refusal of a closed period is proof, whether or not the port was ever seen open: what an earlier
+            // life of the node may have left in the app is gone.
+            Event::Refused => !self.gone && self.on_gone(),
             Event::Gone => self.on_gone(),
             Event::Probed { healthy: true } => self.on_healthy(),
             Event::Probed { healthy: false } => self.on_failure(),
@@ -98,6 +102,7 @@ impl Life {
             return false;
         }
         self.view.port_open = true;
+        self.gone = false;
         self.view.healthy = self.plan.threshold.is_none();
         if !self.plan.read_config {
             self.view.config_read = true;
@@ -106,6 +111,7 @@ impl Life {
     }
 
     fn on_gone(&mut self) -> bool {
+        self.gone = true;
         self.types = None;
         self.failures = 0;
         self.view = AppView { incarnation: self.view.incarnation + 1, ..AppView::default() };
@@ -181,14 +187,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_proof_only_after_the_port_was_open() {
+    fn the_first_refusal_of_a_closed_period_is_proof_that_nothing_is_left() {
         let mut life = plain();
+        assert!(life.on(Event::Refused), "also before the port was ever open: an earlier life of the node may have been");
         assert!(!life.on(Event::Refused));
-        assert_eq!(life.view().incarnation, 0);
+        assert_eq!(life.view().incarnation, 1);
         life.on(Event::Accepted);
         life.on(Event::Config(types()));
         assert!(life.on(Event::Refused));
-        assert_eq!(life.view().incarnation, 1);
+        assert_eq!(life.view().incarnation, 2);
         assert!(life.view().hosted.is_none() && !life.view().config_read && !life.view().healthy);
         assert!(!life.on(Event::Refused), "one end is counted once");
         life.on(Event::Accepted);

@@ -81,6 +81,9 @@ pub enum Error {
     /// Something was written and no whole answer came: it may have run.
     #[error("error invoking app channel: {0}")]
     Lost(String),
+    /// It was sent, and no answer came within the limit: it may have run, or still run.
+    #[error("error invoking app channel: {0}")]
+    TimedOut(String),
     /// The request itself cannot be sent, or its body failed on the way.
     #[error("{0}")]
     Invalid(String),
@@ -92,7 +95,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::NotInitialized | Error::Unhealthy | Error::NotSent(_) => Class::Busy,
-            Error::Lost(_) | Error::TooLarge { .. } => Class::Unknown,
+            Error::Lost(_) | Error::TimedOut(_) | Error::TooLarge { .. } => Class::Unknown,
             Error::Invalid(_) => Class::Rejected,
         }
     }

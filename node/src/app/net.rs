@@ -57,13 +57,10 @@ impl Address {
 
     pub async fn dial(&self) -> Result<(Stream, Arc<Meter>), DialError> {
         let tcp = self.connect().await?;
-        let meter = Arc::new(Meter::default());
-        let Some(tls) = &self.tls else {
-            return Ok((Stream { io: Io::Tcp(tcp), meter: meter.clone() }, meter));
-        };
+        let Some(tls) = &self.tls else { return Ok(Stream::plain(tcp)) };
         let handshake = TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), tcp);
         match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(Ok(stream)) => Ok((Stream { io: Io::Tls(Box::new(stream)), meter: meter.clone() }, meter)),
+            Ok(Ok(stream)) => Ok(Stream::metered(Io::Tls(Box::new(stream)))),
             Ok(Err(error)) => Err(DialError::Tls(tls_text(&error))),
             Err(_) => Err(DialError::Tls("handshake timeout".to_owned())),
         }
@@ -174,6 +171,15 @@ impl AsyncWrite for Stream {
 }
 
 impl Stream {
+    pub(super) fn plain(tcp: TcpStream) -> (Self, Arc<Meter>) {
+        Self::metered(Io::Tcp(tcp))
+    }
+
+    fn metered(io: Io) -> (Self, Arc<Meter>) {
+        let meter = Arc::new(Meter::default());
+        (Self { io, meter: meter.clone() }, meter)
+    }
+
     fn count(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &wrote {
             self.meter.written.fetch_add(*bytes as u64, Ordering::Relaxed);

@@ -3,7 +3,10 @@
 //! Ids and names are encoded per segment, so that an app's router sees as many segments as the node meant. Methods of
 //! invocations pass as they are, as in Dapr: an escape that is left in them is sent on, a lone `%` cannot be.
 
-use crate::ingress::http::route::hex;
+use crate::ingress::http::route::{Plus, hex, percent_decode};
+
+/// Longest URI that the HTTP library holds.
+const MAX_URI: usize = u16::MAX as usize - 1;
 
 /// A `%` that starts no escape, in a path that must be sent as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +64,24 @@ fn push_escaped(path: &mut String, byte: u8) {
     path.push('%');
     path.push(DIGITS[usize::from(byte >> 4)] as char);
     path.push(DIGITS[usize::from(byte & 15)] as char);
+}
+
+/// Fuzz body: a segment stays one, a method keeps its slashes, both decode to what they were, and every path is a URI.
+pub fn fuzz_path(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (mut segment, mut method, mut verbatim) = ("/".to_owned(), "/".to_owned(), "/".to_owned());
+    push_segment(&mut segment, &text);
+    push_method(&mut method, &text);
+    assert_eq!(segment.matches('/').count(), 1);
+    assert_eq!(method.matches('/').count(), 1 + text.matches('/').count());
+    for path in [&segment, &method] {
+        assert_eq!(percent_decode(&path.as_bytes()[1..], Plus::Itself).as_deref(), Ok(text.as_bytes()));
+    }
+    let sent = push_verbatim(&mut verbatim, data);
+    for path in [Some(segment), Some(method), sent.is_ok().then_some(verbatim)].into_iter().flatten() {
+        let is_uri = path.parse::<http::Uri>().is_ok_and(|uri| uri.path() == path && uri.query().is_none());
+        assert!(is_uri || path.len() > MAX_URI, "{path}");
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard_engine::Instant;
 use callboard_engine::actor_config::{self, HostedTypes};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -14,6 +15,7 @@ use http::{Method, Request, StatusCode};
 use super::life::{Event, Next, Plan};
 use super::net::DialError;
 use super::{Inner, Transport, answer};
+use crate::clock;
 use crate::ingress::http::body::Body;
 use crate::tasks::Tasks;
 
@@ -21,6 +23,8 @@ const DIAL_EVERY: Duration = Duration::from_millis(100);
 const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the port of a known app is looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks that failing calls ask for.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// `/dapr/config` is asked for again after a broken connection, never after an answer.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,7 +36,7 @@ pub(super) async fn run(inner: Arc<Inner>, tasks: Tasks, plan: Plan) {
     if !plan.read_config {
         tracing::info!("the app's configuration endpoint is disabled: /dapr/config is not called");
     }
-    let mut supervisor = Supervisor { inner: &inner, transport, announced: false, since_probe: Duration::ZERO };
+    let mut supervisor = Supervisor { inner: &inner, transport, announced: false, probed: Instant::ZERO };
     tokio::select! {
         biased;
         () = tasks.stopping() => {}
@@ -45,8 +49,8 @@ struct Supervisor<'a> {
     transport: &'a Transport,
     /// The log says that it waits for the port.
     announced: bool,
-    /// Time that was spent waiting since the last health probe.
-    since_probe: Duration,
+    /// When the last health probe was sent.
+    probed: Instant,
 }
 
 impl Supervisor<'_> {
@@ -64,11 +68,15 @@ impl Supervisor<'_> {
 
     async fn dial(&mut self) {
         let port = self.transport.address().port;
-        if self.accepts().await == Some(true) {
-            self.announced = false;
-            tracing::info!(port, "application discovered on port {port}");
-            self.inner.observe(Event::Accepted);
-            return;
+        match self.accepts().await {
+            Some(true) => {
+                self.announced = false;
+                tracing::info!(port, "application discovered on port {port}");
+                self.inner.observe(Event::Accepted);
+                return;
+            }
+            Some(false) => self.inner.observe(Event::Refused),
+            None => {}
         }
         if !self.announced {
             self.announced = true;
@@ -97,6 +105,7 @@ impl Supervisor<'_> {
 
     async fn probe(&mut self) {
         let Some(health) = &self.inner.health else { return };
+        self.probed = clock::monotonic();
         let request = request(Method::GET, &health.path);
         let healthy = match tokio::time::timeout(health.timeout, self.inner.send(self.transport, request)).await {
             Ok(Ok(response)) => response.status().is_success(),
@@ -147,21 +156,27 @@ impl Supervisor<'_> {
     }
 
     async fn watch(&mut self) {
-        let noticed = self.pause(WATCH_EVERY).await;
+        let until_probe = self.until_probe().unwrap_or(WATCH_EVERY);
+        let noticed = self.pause(until_probe.min(WATCH_EVERY)).await;
         self.transport.sweep();
-        let probe_every = self.inner.health.as_ref().map(|health| health.interval);
         if self.accepts().await == Some(false) {
             tracing::info!(port = self.transport.address().port, "the application is gone from its port");
             self.inner.observe(Event::Refused);
             return;
         }
-        if !noticed {
-            self.since_probe += WATCH_EVERY;
-        }
-        if probe_every.is_some_and(|every| self.since_probe >= every) {
-            self.since_probe = Duration::ZERO;
+        if self.until_probe() == Some(Duration::ZERO) {
             self.probe().await;
         }
+        if noticed {
+            // Calls that fail one after another do not make as many looks.
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// How long until the next health probe; `None` without health checks.
+    fn until_probe(&self) -> Option<Duration> {
+        let every = self.inner.health.as_ref()?.interval;
+        Some(every.saturating_sub(clock::monotonic().saturating_since(self.probed)))
     }
 
     /// Waits, or less when a call noticed something. Returns whether one did.

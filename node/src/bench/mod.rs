@@ -31,6 +31,7 @@ mod scenario;
 mod stats;
 
 pub use args::{Args, grammar};
+pub use http::fuzz_head;
 
 use crate::cli::env::Env;
 use load::{Arrival, Outcome, Plan, Repeat};

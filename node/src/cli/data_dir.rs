@@ -10,9 +10,13 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::holder;
 
+/// A process that was killed holds its lock for a moment longer.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Nodes of one name on one machine.
 const MAX_SAME_NAME: u32 = 64;
 
@@ -103,20 +107,32 @@ fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, E
     let io = |source| Error::Io { path: path.clone(), source };
     let mut lock =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut by = String::new();
-            let read = lock.read_to_string(&mut by);
-            let by = by.trim();
-            let known = read.is_ok() && !by.is_empty();
-            return Err(Error::Taken { path, by: if known { by.to_owned() } else { "another process".to_owned() } });
+    let mut patience = PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                if patience.is_zero() {
+                    return Err(Error::Taken { path, by: signature(&mut lock) });
+                }
+                // Without the wait, a node restarted right after a kill would take the next free name, and another store.
+                std::thread::sleep(LOOK_AGAIN);
+                patience = patience.saturating_sub(LOOK_AGAIN);
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
     }
     sign(&mut lock).map_err(io)?;
     check_cluster(&path, cluster)?;
     Ok(Held { path, name, _lock: lock, _temporary: None })
+}
+
+/// What the holder has written into the lock file.
+fn signature(lock: &mut File) -> String {
+    let mut by = String::new();
+    let read = lock.seek(SeekFrom::Start(0)).and_then(|_| lock.read_to_string(&mut by));
+    let by = by.trim();
+    if read.is_ok() && !by.is_empty() { by.to_owned() } else { "another process".to_owned() }
 }
 
 /// Says in the lock file who holds it.

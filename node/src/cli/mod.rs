@@ -37,6 +37,9 @@ mod signals;
 pub mod supervisor;
 mod wait;
 
+pub use commands::fuzz_answer;
+pub use multi::fuzz_run_file;
+
 use child::AppOutput;
 use command::{Action, Stop};
 use env::Env;

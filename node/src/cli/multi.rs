@@ -190,6 +190,15 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// Fuzz body: the text of a run file. Every app in it has an id, and its flags are flags.
+pub fn fuzz_run_file(data: &[u8]) {
+    let Ok(members) = members(&String::from_utf8_lossy(data), Path::new("/")) else { return };
+    assert!((1..=MAX_APPS).contains(&members.len()));
+    for member in members {
+        assert!(!member.app_id.is_empty() && member.flags.iter().all(|flag| flag.starts_with("--")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,13 +18,14 @@ use bytes::Bytes;
 use callboard_engine::Instant;
 use callboard_engine::actor_config::{HostedTypes, TypeConfig};
 use callboard_engine::guard::{
-    Close, DeleteAnswer, Dispatch, Guard, GuardLimits, InFlight, Removal, SealReport, Verdict, WriteToken,
+    Close, DeleteAnswer, Dispatch, Guard, GuardLimits, InFlight, Pass, Removal, SealReport, Verdict, WriteToken,
 };
 use callboard_engine::mailbox::ReentrancyId;
 use callboard_types::{ActorKey, Epoch, FencingToken, PartitionId};
+use futures_util::future::join_all;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::app::path::push_segment;
@@ -84,6 +85,8 @@ struct Inner {
 
 struct Table {
     guard: Guard,
+    /// The app's process life that the guard knows of.
+    incarnation: u64,
     /// Actors whose last running turn somebody waits for.
     watched_for_quiet: HashSet<ActorKey>,
 }
@@ -93,7 +96,7 @@ impl Host {
     pub fn start(app: AppChannel, opened: Opened, limits: GuardLimits, turn_limit: Duration, tasks: Tasks) -> Self {
         let mut guard = Guard::new(limits);
         guard.listed(opened.listed());
-        let table = Mutex::new(Table { guard, watched_for_quiet: HashSet::new() });
+        let table = Mutex::new(Table { guard, incarnation: 0, watched_for_quiet: HashSet::new() });
         let view = app.watch();
         let host = Self {
             inner: Arc::new(Inner {
@@ -143,8 +146,7 @@ impl Host {
                 chain: turn.chain.as_ref(),
                 idle_deadline: turn.idle_deadline,
             };
-            let verdict = self.inner.table.lock().guard.open(actor, dispatch);
-            match verdict {
+            match self.open(actor, dispatch) {
                 Verdict::Go { pass, record } => break (pass, record),
                 Verdict::NotActive => return Err(Error::NotActive),
                 Verdict::Fenced => return Err(Error::Fenced),
@@ -157,31 +159,33 @@ impl Host {
                 Verdict::Sealed => removed.await,
             }
         };
-        if record {
-            self.inner.opened.add(actor);
-        }
-        if !self.inner.table.lock().guard.holds(actor, pass) {
-            self.inner.table.lock().guard.not_dispatched(actor, pass);
+        let in_flight = InFlightTurn { host: self, actor, pass: Some(pass), record };
+        if !self.table().guard.holds(actor, pass) {
+            in_flight.over(Reached::No);
             return Err(Error::NotActive);
         }
         let limit = self.inner.turn_limit;
         let answer = match tokio::time::timeout(limit, self.inner.app.call(turn.request)).await {
             Ok(answer) => answer,
-            Err(_elapsed) => Err(AppError::Lost(format!("no answer within {} s", limit.as_secs()))),
+            Err(_elapsed) => Err(AppError::TimedOut(format!("no answer within {} s", limit.as_secs()))),
         };
-        let mut table = self.inner.table.lock();
-        let in_flight = match &answer {
+        in_flight.over(match &answer {
             Err(AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_)) => {
-                table.guard.not_dispatched(actor, pass)
+                Reached::No
             }
-            Ok(_) | Err(AppError::Lost(_) | AppError::TooLarge { .. }) => table.guard.ended(actor, pass),
-        };
-        let watched = table.is_watched_end(actor, in_flight);
-        drop(table);
-        if watched {
-            self.inner.quiet.notify_waiters();
-        }
+            Ok(_) | Err(AppError::Lost(_) | AppError::TimedOut(_) | AppError::TooLarge { .. }) => Reached::Perhaps,
+        });
         answer.map_err(Error::from)
+    }
+
+    /// Asks the guard. An actor that is opened is on the list before anybody else can see it.
+    fn open(&self, actor: &ActorKey, dispatch: Dispatch<'_>) -> Verdict {
+        let mut table = self.table();
+        let verdict = table.guard.open(actor, dispatch);
+        if let Verdict::Go { record: true, .. } = verdict {
+            self.inner.opened.add(actor);
+        }
+        verdict
     }
 
     /// Ends an activation at its owner's wish: `DELETE`, and the answer awaited. Says whether the instance is gone.
@@ -190,7 +194,7 @@ impl Host {
             let removed = self.inner.removed.notified();
             tokio::pin!(removed);
             removed.as_mut().enable();
-            let close = self.inner.table.lock().guard.close(actor, token);
+            let close = self.table().guard.close(actor, token);
             match close {
                 Close::Delete(removal) => return self.remove(actor, removal).await,
                 Close::NotActive | Close::Fenced => return DeleteAnswer::Answered,
@@ -201,34 +205,44 @@ impl Host {
 
     /// Whether the app has the actor, and its calls count.
     pub fn is_active(&self, actor: &ActorKey) -> bool {
-        self.inner.table.lock().guard.current_token(actor).is_some()
+        self.table().guard.current_token(actor).is_some()
     }
 
     /// Token and number for the next write of the actor's instance; see [`order`] for the lock to hold meanwhile.
     pub fn write_token(&self, actor: &ActorKey) -> WriteToken {
-        self.inner.table.lock().guard.token_for_write(actor)
+        self.table().guard.token_for_write(actor)
     }
 
     /// A claim of the partition was applied: older tokens are refused from here on, older instances removed.
     pub fn seal(&self, partition: PartitionId, generation: u64, epoch: Epoch) -> SealReport {
-        let mut table = self.inner.table.lock();
+        let mut table = self.table();
         let report = table.guard.seal(partition, generation, epoch);
         table.guard.supersede(partition);
         report
     }
 
-    /// The app's process is provably gone, and every instance with it.
-    pub fn app_gone(&self) {
+    /// The table, in step with the app: when its process is provably gone, every instance is gone with it. Looked at
+    /// under the lock, so that no turn of a later process life is taken for one of an earlier.
+    fn table(&self) -> MutexGuard<'_, Table> {
         let mut table = self.inner.table.lock();
-        let gone = table.guard.app_gone();
-        table.watched_for_quiet.clear();
-        drop(table);
-        self.inner.opened.clear();
-        self.inner.quiet.notify_waiters();
-        self.inner.removed.notify_waiters();
-        if gone > 0 {
-            tracing::info!(actors = gone, "the app's process is gone, and its active actors with it");
+        let incarnation = self.inner.view.borrow().incarnation;
+        if table.incarnation != incarnation {
+            table.incarnation = incarnation;
+            let gone = table.guard.app_gone();
+            table.watched_for_quiet.clear();
+            self.inner.opened.clear();
+            self.inner.quiet.notify_waiters();
+            self.inner.removed.notify_waiters();
+            if gone > 0 {
+                tracing::info!(actors = gone, "the app's process is gone, and its active actors with it");
+            }
         }
+        table
+    }
+
+    /// Takes notice of the app's end, if it has ended.
+    pub fn look_at_app(&self) {
+        drop(self.table());
     }
 
     /// Carries a removal to its end in a task of its own.
@@ -237,6 +251,7 @@ impl Host {
         let (host, actor) = (self.clone(), actor.clone());
         self.inner.tasks.spawn(Kind::Work, "remove", async move {
             let answer = host.carry_out(&actor, removal).await;
+            // Whoever asked may have left.
             let _ = done.send(answer);
         });
         answer.await.unwrap_or(DeleteAnswer::NoAnswer)
@@ -247,7 +262,8 @@ impl Host {
             // A request of a turn ends by its own limit, so this wait does.
             self.quiet_within(actor, self.inner.turn_limit).await;
         }
-        let answer = if self.inner.table.lock().guard.still_removing(actor, removal.id) {
+        let unfinished = Unfinished { host: self, actor, removal, answer: DeleteAnswer::NoAnswer };
+        let answer = if self.table().guard.still_removing(actor, removal.id) {
             match self.delete(actor).await {
                 Ok(response) => {
                     if response.status() != http::StatusCode::OK {
@@ -263,11 +279,7 @@ impl Host {
         } else {
             DeleteAnswer::Answered
         };
-        self.inner.table.lock().guard.removed(actor, removal.id, answer);
-        if answer == DeleteAnswer::Answered {
-            self.inner.opened.remove(actor);
-        }
-        self.inner.removed.notify_waiters();
+        unfinished.end(answer);
         answer
     }
 
@@ -287,7 +299,7 @@ impl Host {
                 tokio::pin!(ended);
                 ended.as_mut().enable();
                 {
-                    let mut table = self.inner.table.lock();
+                    let mut table = self.table();
                     if table.guard.in_flight(actor) == 0 {
                         return;
                     }
@@ -310,14 +322,86 @@ impl Host {
             if !self.inner.view.borrow().healthy {
                 continue;
             }
-            let doubtful = self.inner.table.lock().guard.must_delete(REMOVALS_AT_A_TIME);
-            for actor in doubtful {
-                let removal = self.inner.table.lock().guard.begin_removal(&actor);
-                if let Some(removal) = removal {
-                    self.remove(&actor, removal).await;
-                }
-            }
+            let begun: Vec<_> = {
+                let mut table = self.table();
+                let doubtful = table.guard.must_delete(REMOVALS_AT_A_TIME);
+                doubtful.into_iter().filter_map(|actor| Some((table.guard.begin_removal(&actor)?, actor))).collect()
+            };
+            join_all(begun.iter().map(|(removal, actor)| self.remove(actor, *removal))).await;
         }
+    }
+}
+
+/// Whether a turn's request reached the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Provably not.
+    No,
+    Perhaps,
+}
+
+/// A pass of the guard. Given back when the request is over, or dropped, which only a panic does.
+struct InFlightTurn<'a> {
+    host: &'a Host,
+    actor: &'a ActorKey,
+    pass: Option<Pass>,
+    /// The turn put the actor on the list of opened ones.
+    record: bool,
+}
+
+impl InFlightTurn<'_> {
+    fn over(mut self, reached: Reached) {
+        self.give_back(reached);
+    }
+
+    fn give_back(&mut self, reached: Reached) {
+        let Some(pass) = self.pass.take() else { return };
+        let mut table = self.host.table();
+        let left = match reached {
+            Reached::No => table.guard.not_dispatched(self.actor, pass),
+            Reached::Perhaps => table.guard.ended(self.actor, pass),
+        };
+        if reached == Reached::No && self.record && left == InFlight::Gone && !table.guard.knows(self.actor) {
+            self.host.inner.opened.remove(self.actor);
+        }
+        let watched = table.is_watched_end(self.actor, left);
+        drop(table);
+        if watched {
+            self.host.inner.quiet.notify_waiters();
+        }
+    }
+}
+
+impl Drop for InFlightTurn<'_> {
+    fn drop(&mut self) {
+        self.give_back(Reached::Perhaps);
+    }
+}
+
+/// A removal under way. Dropped before its end, which only a panic does, it has no answer.
+struct Unfinished<'a> {
+    host: &'a Host,
+    actor: &'a ActorKey,
+    removal: Removal,
+    answer: DeleteAnswer,
+}
+
+impl Unfinished<'_> {
+    fn end(mut self, answer: DeleteAnswer) {
+        self.answer = answer;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let mut table = self.host.table();
+        // Struck off before the actor is free: from then on somebody may open it again.
+        if self.answer == DeleteAnswer::Answered && table.guard.still_removing(self.actor, self.removal.id) {
+            self.host.inner.opened.remove(self.actor);
+        }
+        table.guard.removed(self.actor, self.removal.id, self.answer);
+        drop(table);
+        self.host.inner.removed.notify_waiters();
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use callboard_types::ActorKey;
@@ -112,7 +112,7 @@ fn line(sign: char, actor: &ActorKey) -> String {
     format!("{sign}{parts}\n")
 }
 
-fn replay(file: File, actors: &mut HashSet<ActorKey>) -> std::io::Result<()> {
+fn replay(file: impl Read, actors: &mut HashSet<ActorKey>) -> std::io::Result<()> {
     for text in BufReader::new(file).split(b'\n') {
         let text = text?;
         let (Some(sign), Some(parts)) = (text.first(), text.get(1..)) else { continue };
@@ -129,6 +129,15 @@ fn replay(file: File, actors: &mut HashSet<ActorKey>) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fuzz body: any bytes as the file of an earlier life. What it lists survives being written and read again.
+pub fn fuzz_replay(data: &[u8]) {
+    let mut actors = HashSet::new();
+    assert!(replay(data, &mut actors).is_ok());
+    let text: String = actors.iter().map(|actor| line('+', actor)).collect();
+    let mut again = HashSet::new();
+    assert!(replay(text.as_bytes(), &mut again).is_ok() && again == actors);
 }
 
 #[cfg(test)]

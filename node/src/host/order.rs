@@ -29,9 +29,11 @@ pub struct Turnstile {
 impl WriteOrder {
     /// Waits until no earlier write of the actor is under way. Bounded by the callers' own number.
     pub async fn enter(&self, actor: &ActorKey) -> Turnstile {
+        // Made first: its drop cleans up behind a waiter that leaves, too.
+        let mut turnstile = Turnstile { places: self.places.clone(), actor: actor.clone(), held: None };
         let place = self.places.lock().entry(actor.clone()).or_default().clone();
-        let held = place.lock_owned().await;
-        Turnstile { places: self.places.clone(), actor: actor.clone(), held: Some(held) }
+        turnstile.held = Some(place.lock_owned().await);
+        turnstile
     }
 }
 
@@ -75,6 +77,18 @@ mod tests {
         }
         drop(first);
         drop(order.enter(&a).await);
+        assert!(order.places.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_leaves_after_the_holder_leaves_nothing_behind() {
+        let order = WriteOrder::default();
+        let a = ActorKey::new("ns", "t", "a");
+        let first = order.enter(&a).await;
+        let mut waiter = Box::pin(order.enter(&a));
+        assert!(futures_util::poll!(&mut waiter).is_pending());
+        drop(first);
+        drop(waiter);
         assert!(order.places.lock().is_empty());
     }
 }

@@ -22,6 +22,7 @@ use crate::app::http1::{Limits, Pool, SendError};
 use crate::app::net::{Address, Tls};
 use crate::app::tls;
 use crate::ingress::http::body::Body;
+use crate::invoke::target::is_url;
 use crate::resources::HttpEndpoint;
 use crate::tasks::{Kind, Tasks};
 
@@ -264,6 +265,23 @@ impl Replay {
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
         request
+    }
+}
+
+/// Fuzz body: a base URL, a path and a `Location`, one a line. What is called or redirected to is a URL of HTTP.
+pub fn fuzz_url(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (base, path, location) = (line(), line(), line());
+    let Ok(path) = path.parse::<Uri>() else { return };
+    let Some(url) = Some(base).filter(|base| is_url(base)).and_then(|base| joined(base, &path).ok()) else { return };
+    let external = External::default();
+    for url in [Some(&url), resolve(&url, location).as_ref()].into_iter().flatten() {
+        assert!(matches!(url.scheme_str(), Some("http" | "https")), "{url}");
+        if let Ok(pool) = external.pool(url, None) {
+            assert!(!pool.address().host.is_empty() && HeaderValue::from_str(&pool.address().authority()).is_ok());
+        }
     }
 }
 

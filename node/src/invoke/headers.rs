@@ -11,6 +11,9 @@ const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
 const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-namespace");
 const CALLEE_APP_ID: HeaderName = HeaderName::from_static("dapr-callee-app-id");
 
+/// Headers of a fuzz input; a connection takes no more either.
+const MAX_FUZZED: usize = 100;
+
 /// What happens to one header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -118,6 +121,25 @@ fn is_hop_by_hop(name: &str) -> bool {
             | "proxy-authorization"
             | "proxy-authenticate"
     )
+}
+
+/// Fuzz body: lines of `name: value`. Whichever way they go, nothing of one connection alone goes along.
+pub fn fuzz_headers(data: &[u8]) {
+    let mut given = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n').take(MAX_FUZZED) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let parsed = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(line[colon + 1..].trim_ascii()));
+        if let (Ok(name), Ok(value)) = parsed {
+            given.append(name, value);
+        }
+    }
+    for way in [towards_app, towards_caller] {
+        let mut headers = given.clone();
+        way(&mut headers);
+        assert!(!headers.keys().any(|name| is_hop_by_hop(name.as_str())), "{headers:?}");
+        assert!(headers.len() <= given.len());
+    }
+    let _ = wants_events(&given);
 }
 
 #[cfg(test)]

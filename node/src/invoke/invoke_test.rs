@@ -333,6 +333,21 @@ async fn events_are_marked_and_arrive_one_by_one() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn a_body_that_becomes_too_large_on_its_way_is_500_with_the_reason() {
+    let tasks = Tasks::new();
+    let app = FakeApp::start(&tasks, path_and_query).await;
+    let rig = Rig::new(&tasks, Some(app.config()), "");
+    let (sender, body) = Body::channel(2);
+    sender.send(Ok(bytes::Bytes::from_static(b"so far"))).await.unwrap();
+    sender.send(Err(crate::ingress::http::body::Error::TooLarge)).await.unwrap();
+    let request = Request::builder().method("POST").uri("/v1.0/invoke/own/method/m").body(body).unwrap();
+    let (status, body) = rig.send(request).await;
+    assert_eq!(status, 500);
+    assert!(body.contains("failed to invoke, id: own, err: stream too large"), "{body}");
+    rig.end().await;
+}
+
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,

@@ -74,6 +74,14 @@ fn quote(bytes: &[u8]) -> String {
     quoted
 }
 
+/// Fuzz body: what is accepted is its own normal form, and nothing in it climbs or ends a path.
+pub fn fuzz_normalize(data: &[u8]) {
+    let Ok(normal) = normalize_bytes(data) else { return };
+    assert!(normal.is_empty() || normal.split(|byte| *byte == b'/').all(|name| !matches!(name, b"" | b"." | b"..")));
+    assert!(!normal.iter().any(|byte| matches!(byte, b'#' | b'?' | 0x7f | 0..0x20)));
+    assert_eq!(normalize_bytes(&normal).as_ref(), Ok(&normal));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,9 @@ use crate::ingress::http::error::{ApiError, Code, text};
 use crate::resources::{HttpEndpoint, Resources};
 use crate::tasks::Tasks;
 
+pub use external::fuzz_url;
+pub use headers::fuzz_headers;
+
 use external::External;
 use headers::Parties;
 use target::{AppName, Found, Target};
@@ -129,6 +132,7 @@ impl Invoker {
             return Err(failed(&"the method CONNECT cannot be invoked"));
         }
         if request.body().is_declared_too_large() {
+            request.body_mut().discard().await;
             return Err(failed(&"stream too large"));
         }
         *request.uri_mut() = uri(&method, request.uri().query()).map_err(|why| failed(&why))?;

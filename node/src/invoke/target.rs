@@ -7,7 +7,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use crate::ingress::http::route::{Plus, UnescapeError, clean, percent_decode, query_unescape};
 
@@ -144,6 +144,31 @@ pub fn parse(target: &str) -> Result<Target<'_>, InvalidAppId> {
     if name.app_id.is_empty() { Err(invalid()) } else { Ok(Target::App(name)) }
 }
 
+/// Fuzz body: a path and the values of `dapr-app-id` and `authorization`, one a line. What is found is never nameless,
+/// and what the headers name comes before the path.
+pub fn fuzz_target(data: &[u8]) {
+    let mut lines = data.splitn(3, |byte| *byte == b'\n');
+    let path = String::from_utf8_lossy(lines.next().unwrap_or_default());
+    let mut headers = HeaderMap::new();
+    for (name, value) in [APP_ID, AUTHORIZATION].into_iter().zip(lines) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(name, value);
+        }
+    }
+    let named = named_in_headers(&headers);
+    match find(&path, &headers) {
+        Ok(Found::Call { target, .. }) => {
+            assert!(!target.is_empty() && named.is_none_or(|named| named == target));
+            if let Ok(Target::App(name)) = parse(&target) {
+                assert!(!name.app_id.is_empty() && name.namespace != Some(""));
+            }
+        }
+        Ok(Found::NoMethod { target }) => assert!(!target.is_empty() && named.is_none()),
+        Ok(Found::NoTarget) => assert!(named.is_none()),
+        Err(UnescapeError::Escape(_) | UnescapeError::Utf8(_)) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +260,21 @@ mod tests {
         assert_eq!(parse("http://a.b.c"), Ok(Target::Url("http://a.b.c")));
         for bad in ["a.b.c", "", ".ns", "app.", "..."] {
             assert_eq!(parse(bad).unwrap_err().to_string(), format!("invalid app id {bad}"));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_search_panic() {
+        let alphabet: [&[u8]; 12] =
+            [b"/", b"..", b".", b"%", b"%2F", b"%2e", b"/method/", b"/v1.0/invoke/", b"http://", b"\xff", b"%00", b"a"];
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            let mut data = b"/v1.0/invoke/a".to_vec();
+            for _ in 0..8 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                data.extend_from_slice(alphabet[(seed >> 33) as usize % alphabet.len()]);
+            }
+            fuzz_target(&data);
         }
     }
 }

@@ -1,26 +1,31 @@
 //! Becoming the owner of a partition, and ceasing to be.
 //!
-//! One loop per partition: wait to lead, claim, reign until the tenure ends, end the epoch's mailboxes for good, again.
+//! One loop per partition: wait to lead, claim, reign until the tenure ends, end the epoch's table for good, again.
 //! Regained leadership always claims again. The reign begins only when every host has sealed the partition: instances
-//! of older epochs are refused from there on, and an actor whose old turn still runs is held until it has ended.
+//! of older epochs are refused from there on, and an actor whose old turn still runs is held until it has ended, its
+//! drain time at most.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callboard_engine::due::DueTable;
+use callboard_engine::due::{self, DueTable};
+use callboard_engine::guard::SealedTurn;
 use callboard_engine::mailbox::{EpochToken, Limits as MailboxLimits, Mailboxes};
-use callboard_engine::{Instant, due};
+use callboard_engine::Instant;
+use callboard_engine::drain::DrainConfig;
 use callboard_raft::Tenure;
 use callboard_types::{ActorKey, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::{KeeperWakes, Owner, Reign};
+use super::{KeeperWakes, Owner, Reign, Table};
 use crate::clock;
 use crate::tasks::Kind;
 
 /// Between two attempts to claim.
 const CLAIM_AGAIN: Duration = Duration::from_millis(50);
-/// Reminders handed out and not yet resolved, per partition. Above the mailbox limit, so that one stuck actor cannot
-/// hold all of them.
+/// Reminders handed out and not yet resolved, per partition.
 const PENDING_FIRINGS: usize = 4_096;
 
 impl Owner {
@@ -35,21 +40,38 @@ impl Owner {
                 led = leading.wait_for(|leads| *leads) => if led.is_err() { return },
             }
             match self.partition.claim(rand::random(), clock::wall(), self.common.max_clock_offset).await {
-                Ok(tenure) => self.reign(tenure).await,
+                Ok(tenure) => self.rule(tenure).await,
                 Err(error) => {
                     tracing::debug!(partition = %self.id(), %error, "claim failed");
                     tokio::time::sleep(CLAIM_AGAIN).await;
                 }
             }
-            if tasks.is_stopping() {
-                return;
-            }
         }
     }
 
-    async fn reign(self: &Arc<Self>, tenure: Tenure) {
+    /// One epoch, from its claim to its end.
+    async fn rule(&self, tenure: Tenure) {
         let epoch = tenure.epoch();
-        let common = &self.common;
+        let (reign, held) = self.begin(tenure.clone());
+        for turn in held {
+            self.common.tasks.spawn(Kind::Work, "hold", reign.clone().release_when_quiet(turn.actor));
+        }
+        tracing::debug!(partition = %self.id(), %epoch, "owns the partition");
+        *self.reign.write() = Some(reign.clone());
+        self.began.notify_waiters();
+        tokio::select! {
+            biased;
+            () = self.common.tasks.stopping() => {}
+            () = tenure.ended() => tracing::info!(partition = %self.id(), %epoch, "no longer owns the partition"),
+            () = reign.keep() => {}
+        }
+        *self.reign.write() = None;
+        reign.end();
+    }
+
+    /// The table of a fresh epoch, and the turns of older ones that still run.
+    fn begin(&self, tenure: Tenure) -> (Arc<Reign>, Vec<SealedTurn>) {
+        let (common, epoch) = (&self.common, tenure.epoch());
         let sealed = common.host.seal(self.id(), common.generation, epoch);
         let base = EpochToken { cluster: common.cluster, generation: common.generation, partition: self.id(), epoch };
         let limits = MailboxLimits {
@@ -57,46 +79,42 @@ impl Owner {
             mailbox: common.limits.mailbox,
             ..MailboxLimits::default()
         };
-        let mut reign = Reign {
-            tenure: tenure.clone(),
-            mailboxes: Mailboxes::new(base, limits),
-            grants: Default::default(),
+        let mut mailboxes = Mailboxes::new(base, limits);
+        let held = sealed.running.into_iter().filter(|turn| mailboxes.hold(&turn.actor, turn.chain.clone()).is_ok());
+        let held = held.collect();
+        let table = Table {
+            mailboxes,
+            grants: HashMap::new(),
             due: DueTable::new(due::Limits { pending: PENDING_FIRINGS, ..due::Limits::default() }),
             last_call: 0,
             keeper_wakes: KeeperWakes { idle: Instant(0), due: Timestamp::MIN },
+            closing: false,
         };
-        for turn in sealed.running {
-            if reign.mailboxes.hold(&turn.actor, turn.chain).is_ok() {
-                common.tasks.spawn(Kind::Work, "hold", self.clone().release_when_quiet(turn.actor));
-            }
-        }
-        tracing::debug!(partition = %self.id(), %epoch, "owns the partition");
-        *self.reign.lock() = Some(reign);
-        self.began.notify_waiters();
-        self.keeper.notify_one();
-        tokio::select! {
-            biased;
-            () = common.tasks.stopping() => {}
-            () = tenure.ended() => tracing::info!(partition = %self.id(), %epoch, "no longer owns the partition"),
-        }
-        self.end();
+        let reign = Reign {
+            partition: self.partition.clone(),
+            common: common.clone(),
+            tenure,
+            table: Mutex::new(table),
+            keeper: Notify::new(),
+        };
+        (Arc::new(reign), held)
     }
+}
 
+impl Reign {
     /// The epoch is over: whoever waits is sent back to look for the next owner; running turns count for nothing.
     fn end(&self) {
-        let ended = self.reign.lock().take();
-        if let Some(mut reign) = ended {
-            reign.mailboxes.end_all();
-            // Dropping the grants tells the waiting calls.
-        }
+        let mut table = self.table.lock();
+        table.mailboxes.end_all();
+        table.grants.clear();
     }
 
-    /// A turn of an older epoch still runs in the app: its actor waits for it.
+    /// A turn of an older epoch still runs in the app: its actor waits for it, as long as a move would.
     async fn release_when_quiet(self: Arc<Self>, actor: ActorKey) {
-        self.common.host.quiet_within(&actor, self.common.limits.turn).await;
-        let effects = self.with_reign(|reign| reign.mailboxes.release(clock::monotonic(), &actor));
-        if let Ok(effects) = effects {
-            self.carry_out(effects);
-        }
+        let config = self.common.host.type_config(&actor.actor_type);
+        let drain = DrainConfig::new(config.map(|config| config.drain_timeout), None);
+        self.common.host.quiet_within(&actor, drain.timeout).await;
+        let effects = self.table.lock().mailboxes.release(clock::monotonic(), &actor);
+        self.carry_out(effects);
     }
 }

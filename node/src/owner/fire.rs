@@ -15,7 +15,9 @@ use callboard_machine::partition::{ActorOp, FailurePolicy, Reminder};
 use callboard_types::{Class, Timestamp};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
-use super::{AppCall, Error, Owner, Turn};
+use super::writes::Write;
+use super::{AppCall, Error, Reign, Turn};
+use crate::app::Error as AppError;
 use crate::app::path::push_segment;
 use crate::clock;
 
@@ -26,22 +28,29 @@ const DUE: HeaderName = HeaderName::from_static("callboard-reminder-due");
 
 /// Between two tries that use up no attempt.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// A type that nobody hosts is asked for again after this long.
-const NO_HOST_AGAIN: Duration = Duration::from_secs(1);
+/// A firing waits this long for its actor's turn before it lets others have its place.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+/// An app whose connection broke is given this long to turn out to be gone.
+const GONE_WITHIN: Duration = Duration::from_millis(250);
 
 /// What the app made of an occurrence.
 enum Verdict {
     Answered,
+    /// It was asked, and failed or kept silent: an attempt of the failure policy is used up.
     Failed(String),
-    /// It was not asked, or may not have been.
-    Again(Duration),
+    /// It was not asked, or is gone.
+    Again,
+    /// Nobody hosts the type.
+    NoHost,
     /// It was not asked: the reminder is gone, or another of its name is there.
     Unwanted,
 }
 
-impl Owner {
+impl Reign {
     /// Fires one occurrence.
     pub(super) async fn fire(self: Arc<Self>, firing: Firing) {
+        // Taken before the turn: whoever holds a turn must never wait for somebody who may wait for that turn.
+        let Ok(_permit) = self.common.reminder_turns.acquire().await else { return };
         let reminder = match self.partition.reader().reminder(&firing.id.actor, &firing.id.name) {
             Ok(Some(reminder))
                 if reminder.generation == firing.generation && reminder.occurrence == firing.occurrence =>
@@ -51,62 +60,74 @@ impl Owner {
             Ok(_replaced_or_gone) => return self.resolved(&firing),
             Err(error) => {
                 tracing::error!(actor = %firing.id.actor, %error, "a due reminder cannot be read");
-                return self.again(&firing, AGAIN_AFTER);
+                return self.again(&firing);
             }
         };
         match self.ask(&firing, &reminder).await {
             Verdict::Answered => self.conclude(&firing, &reminder, None).await,
-            Verdict::Again(after) => self.again(&firing, after),
+            Verdict::Again => self.again(&firing),
             Verdict::Unwanted => self.resolved(&firing),
-            Verdict::Failed(why) => match after_failure(policy(reminder.spec.policy), firing.attempt) {
-                AfterFailure::Retry { after } => {
-                    tracing::debug!(actor = %firing.id.actor, attempt = firing.attempt, why, "a reminder failed");
-                    let at = clock::wall().saturating_add(after);
-                    let _ = self.with_reign(|reign| reign.due.retry_at(&firing, at));
-                    self.keeper.notify_one();
-                }
-                AfterFailure::GiveUp => {
-                    tracing::warn!(actor = %firing.id.actor, attempts = firing.attempt, why, "a reminder's firing is given up");
-                    self.conclude(&firing, &reminder, Some(why)).await;
-                }
-            },
+            Verdict::NoHost => self.again(&firing),
+            Verdict::Failed(why) => self.failed(&firing, &reminder, why).await,
+        }
+    }
+
+    async fn failed(self: &Arc<Self>, firing: &Firing, reminder: &Reminder, why: String) {
+        match after_failure(policy(reminder.spec.policy), firing.attempt) {
+            AfterFailure::Retry { after } => {
+                tracing::debug!(actor = %firing.id.actor, attempt = firing.attempt, why, "a reminder failed");
+                self.table.lock().due.retry_at(firing, clock::wall().saturating_add(after));
+                self.keeper.notify_one();
+            }
+            AfterFailure::GiveUp => {
+                tracing::warn!(actor = %firing.id.actor, attempts = firing.attempt, why, "a reminder's firing is given up");
+                self.conclude(firing, reminder, Some(why)).await;
+            }
         }
     }
 
     async fn ask(self: &Arc<Self>, firing: &Firing, reminder: &Reminder) -> Verdict {
+        let mut app = self.common.host.app();
+        let incarnation = app.borrow_and_update().incarnation;
         let turn = Turn {
             actor: firing.id.actor.clone(),
             kind: RequestKind::Reminder,
             chain: None,
             call: callback(firing, reminder),
+            deadline: clock::monotonic().saturating_add(TURN_WAIT),
             wanted: Some(Box::new({
-                let (owner, firing) = (self.clone(), firing.clone());
-                move || owner.with_reign(|reign| reign.due.is_current(&firing)).unwrap_or(false)
+                let (reign, firing) = (self.clone(), firing.clone());
+                move || reign.table.lock().due.is_current(&firing)
             })),
         };
         match self.turn(Arc::new(turn)).await {
             Ok(response) if response.status() == StatusCode::OK => Verdict::Answered,
             Ok(response) => {
-                let text = String::from_utf8_lossy(response.body());
-                Verdict::Failed(format!(
-                    "({}) {}",
-                    response.status().as_u16(),
-                    text.chars().take(256).collect::<String>()
-                ))
+                let text: String = String::from_utf8_lossy(response.body()).chars().take(256).collect();
+                Verdict::Failed(format!("({}) {text}", response.status().as_u16()))
             }
-            Err(Error::NoHost) => Verdict::Again(NO_HOST_AGAIN),
+            Err(Error::NoHost) => Verdict::NoHost,
             // Replaced or deleted while it waited.
             Err(Error::Unwanted) => Verdict::Unwanted,
+            Err(Error::App(AppError::Lost(why))) => {
+                let gone = app.wait_for(|view| view.incarnation != incarnation);
+                match tokio::time::timeout(GONE_WITHIN, gone).await {
+                    Ok(_gone) => Verdict::Again,
+                    Err(_lives) => Verdict::Failed(why),
+                }
+            }
+            Err(Error::App(error @ (AppError::TimedOut(_) | AppError::TooLarge { .. }))) => {
+                Verdict::Failed(error.to_string())
+            }
             Err(error) => match error.class() {
                 Class::Rejected => Verdict::Failed(error.to_string()),
-                Class::Redirected | Class::Busy | Class::Unknown | Class::Fenced | Class::Fatal => {
-                    Verdict::Again(AGAIN_AFTER)
-                }
+                Class::Redirected | Class::Busy | Class::Unknown | Class::Fenced | Class::Fatal => Verdict::Again,
             },
         }
     }
 
-    /// Commits what became of the occurrence; `dropped`: why it was given up.
+    /// Commits what became of the occurrence; `dropped`: why it was given up. Ends only when the log has it, or the
+    /// reign is over and the next one fires the occurrence again.
     async fn conclude(self: &Arc<Self>, firing: &Firing, reminder: &Reminder, dropped: Option<String>) {
         let next = next_due(firing, reminder);
         let name = firing.id.name.to_string();
@@ -116,30 +137,26 @@ impl Owner {
             Some(reason) => ActorOp::ReminderDropped { name, generation, occurrence, next, reason },
         };
         loop {
-            match self.commit(&firing.id.actor, None, vec![op.clone()]).await {
-                Ok(()) | Err(Error::Rejected(_)) => return self.resolved(firing),
-                // The next owner fires it again.
-                Err(Error::NotServing(_) | Error::Fenced) => return,
+            let write = Write { author: None, ops: vec![op.clone()], now: clock::wall() };
+            match self.commit(&firing.id.actor, write).await {
+                Ok(()) | Err(Error::Rejected(_) | Error::TooLarge(_)) => return self.resolved(firing),
+                Err(_) if self.is_over() || self.common.tasks.is_stopping() => return,
                 // It has an effect on this very occurrence only, so it may be proposed again.
                 Err(error) => {
                     tracing::debug!(actor = %firing.id.actor, %error, "a firing's outcome is not committed yet");
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
-            if self.common.tasks.is_stopping() {
-                return;
-            }
         }
     }
 
     fn resolved(&self, firing: &Firing) {
-        let _ = self.with_reign(|reign| reign.due.resolved(firing));
+        self.table.lock().due.resolved(firing);
         self.keeper.notify_one();
     }
 
-    fn again(&self, firing: &Firing, after: Duration) {
-        let at = clock::wall().saturating_add(after);
-        let _ = self.with_reign(|reign| reign.due.again_at(firing, at));
+    fn again(&self, firing: &Firing) {
+        self.table.lock().due.again_at(firing, clock::wall().saturating_add(AGAIN_AFTER));
         self.keeper.notify_one();
     }
 }

@@ -1,7 +1,7 @@
 //! What happens in a partition without a caller: idle actors are deactivated, due reminders fire.
 //!
-//! One task per partition sleeps until the next of both and does a bounded amount at a time. Those who make something
-//! due earlier than it thinks wake it; a call to an active actor never does, since it can only make idleness later.
+//! One keeper per reign sleeps until the next of both and does a bounded amount at a time. Those who make something due
+//! earlier than it thinks wake it; a call to an active actor never does, since it can only make idleness later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use callboard_engine::mailbox::Deactivation;
 use callboard_raft::DueCursor;
 use callboard_types::{ActorKey, NodeId, Timestamp};
 
-use super::{KeeperWakes, Owner};
+use super::{KeeperWakes, Reign};
 use crate::clock;
 use crate::tasks::Kind;
 
@@ -30,10 +30,9 @@ struct Look {
     sleep: Duration,
 }
 
-impl Owner {
-    /// Keeps the partition until the tasks stop.
-    pub async fn keep(self: Arc<Self>) {
-        let tasks = self.common.tasks.clone();
+impl Reign {
+    /// Keeps the partition until it is dropped with the reign.
+    pub(super) async fn keep(self: &Arc<Self>) {
         let mut app = self.common.host.app();
         loop {
             let look = self.look();
@@ -41,7 +40,7 @@ impl Owner {
                 self.spawn_deactivation(deactivation);
             }
             for firing in look.due {
-                tasks.spawn(Kind::Work, "reminder", self.clone().fire(firing));
+                self.common.tasks.spawn(Kind::Work, "reminder", self.clone().fire(firing));
             }
             if let Some(scan) = look.refill {
                 self.refill(scan).await;
@@ -49,10 +48,13 @@ impl Owner {
             }
             tokio::select! {
                 biased;
-                () = tasks.stopping() => return,
                 () = self.keeper.notified() => {}
                 // Types may be hosted that were not.
-                changed = app.changed() => if changed.is_err() { return },
+                changed = app.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 () = tokio::time::sleep(look.sleep) => {}
             }
         }
@@ -62,30 +64,20 @@ impl Owner {
         let (now, wall) = (clock::monotonic(), clock::wall());
         // Occurrences for which nobody could be asked stay where they are, in the log.
         let hosts_any = self.common.host.hosted().is_some_and(|hosted| !hosted.types.is_empty());
-        self.with_reign(|reign| {
-            let idle = reign.mailboxes.expire(now, BATCH);
-            let (due, refill) = match hosts_any && reign.tenure.check().is_ok() {
-                true => (reign.due.take_due(wall, BATCH), reign.due.wants_refill()),
-                false => (Vec::new(), None),
-            };
-            let next_idle = reign.mailboxes.next_idle_deadline().unwrap_or(Instant::MAX);
-            let next_due = if hosts_any { reign.due.next_due().unwrap_or(Timestamp::MAX) } else { Timestamp::MAX };
-            reign.keeper_wakes = KeeperWakes { idle: next_idle, due: next_due };
-            let more = idle.len() == BATCH || due.len() == BATCH;
-            let until = next_idle.saturating_since(now).min(next_due.saturating_since(wall)).min(LOOK_AGAIN);
-            Look { idle, due, refill, sleep: if more { Duration::ZERO } else { until } }
-        })
-        .unwrap_or(Look { idle: Vec::new(), due: Vec::new(), refill: None, sleep: LOOK_AGAIN })
-    }
-
-    /// Wakes the keeper if an activation becomes idle before the keeper would look.
-    pub(super) fn wake_keeper_for_idle(&self) {
-        let earlier = self.with_reign(|reign| {
-            reign.mailboxes.next_idle_deadline().is_some_and(|deadline| deadline < reign.keeper_wakes.idle)
-        });
-        if earlier.unwrap_or(false) {
-            self.keeper.notify_one();
-        }
+        let fires = hosts_any && self.tenure.check().is_ok();
+        let mut table = self.table.lock();
+        let fires = fires && !table.closing;
+        let idle = table.mailboxes.expire(now, BATCH);
+        let (due, refill) = match fires {
+            true => (table.due.take_due(wall, BATCH), table.due.wants_refill()),
+            false => (Vec::new(), None),
+        };
+        let next_idle = table.mailboxes.next_idle_deadline().unwrap_or(Instant::MAX);
+        let next_due = if fires { table.due.next_due().unwrap_or(Timestamp::MAX) } else { Timestamp::MAX };
+        table.keeper_wakes = KeeperWakes { idle: next_idle, due: next_due };
+        let more = idle.len() == BATCH || due.len() == BATCH;
+        let until = next_idle.saturating_since(now).min(next_due.saturating_since(wall)).min(LOOK_AGAIN);
+        Look { idle, due, refill, sleep: if more { Duration::ZERO } else { until } }
     }
 
     /// Brings the next part of the due-time index into memory.
@@ -98,7 +90,7 @@ impl Owner {
         });
         let limit = scan.limit;
         let rows = tokio::task::spawn_blocking(move || reader.scan_due(after.as_ref(), limit)).await;
-        let result = self.with_reign(|reign| match rows {
+        let error = match rows {
             Ok(Ok(rows)) => {
                 let exhausted = rows.len() < limit;
                 let entries = rows.into_iter().map(|due| DueEntry {
@@ -109,28 +101,21 @@ impl Owner {
                     generation: due.reminder.generation,
                     occurrence: due.reminder.occurrence,
                 });
-                reign.due.refill(entries.collect(), exhausted);
-                None
+                self.table.lock().due.refill(entries.collect(), exhausted);
+                return;
             }
-            Ok(Err(error)) => {
-                reign.due.refill_failed();
-                Some(error.to_string())
-            }
-            Err(error) => {
-                reign.due.refill_failed();
-                Some(error.to_string())
-            }
-        });
-        if let Ok(Some(error)) = result {
-            tracing::error!(partition = %self.id(), error, "the reminders that are due cannot be read");
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.table.lock().due.refill_failed();
+        tracing::error!(partition = %self.id(), error, "the reminders that are due cannot be read");
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 
     /// Ends the activations that `selects` names, those in a turn after it.
     pub fn deactivate_all(self: &Arc<Self>, reason: EndReason, selects: impl Fn(&ActorKey, Option<NodeId>) -> bool) {
-        let begun = self.with_reign(|reign| reign.mailboxes.deactivate_all(clock::monotonic(), reason, selects));
-        for deactivation in begun.unwrap_or_default() {
+        let begun = self.table.lock().mailboxes.deactivate_all(clock::monotonic(), reason, selects);
+        for deactivation in begun {
             self.spawn_deactivation(deactivation);
         }
     }

@@ -9,9 +9,10 @@
 //!   keeper   what happens without a caller: idle actors, due reminders
 //! ```
 //!
-//! All state of an epoch is one [`Reign`] behind one short mutex; nothing awaits while it is held. The rule that makes
-//! an owner safe is [`Tenure::check`]: asked right before each dispatch, before each proposal, around each read, and
-//! before a reply is released. When it says no, whatever was decided under the epoch has no effect any more.
+//! One epoch is one [`Reign`]: a value of its own, behind one short mutex; nothing awaits while it is held. Whatever was
+//! begun under an epoch keeps that epoch's reign and never meets the next one, so a task that is late finds its own
+//! table ended and changes nothing. The rule that makes an owner safe is [`Tenure::check`]: asked right before each
+//! dispatch, before each proposal, around each read, and before a reply is released.
 
 mod claim;
 mod fire;
@@ -22,13 +23,15 @@ pub mod writes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use callboard_engine::Instant;
 use callboard_engine::due::{DueEntry, DueKey, DueTable, ReminderId};
-use callboard_engine::mailbox::{CallId, Effect, Mailboxes, Refusal, Start};
+use callboard_engine::mailbox::{CallId, Counts, Effect, Mailboxes, Refusal, Start, TypeName};
 use callboard_machine::partition::Effect as Applied;
 use callboard_raft::{NotOwner, Partition, Tenure};
 use callboard_types::{Class, ClusterId, NodeId, PartitionId, Timestamp};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::app::Error as AppError;
@@ -45,10 +48,10 @@ pub struct Common {
     pub node: NodeId,
     /// Raised by `recover`.
     pub generation: u64,
-    pub max_clock_offset: std::time::Duration,
+    pub max_clock_offset: Duration,
     pub host: Host,
     pub limits: Arc<Limits>,
-    /// Reminder turns running at a time on this node.
+    /// Reminder turns asked for at a time on this node.
     pub reminder_turns: Arc<Semaphore>,
     pub tasks: Tasks,
 }
@@ -58,29 +61,36 @@ pub struct Owner {
     partition: Partition,
     common: Common,
     /// `None` while another node owns the partition, or nobody.
-    reign: Mutex<Option<Reign>>,
+    reign: RwLock<Option<Arc<Reign>>>,
     /// Wakes those who wait for a reign to begin.
     began: Notify,
+}
+
+/// Everything of one epoch.
+pub struct Reign {
+    partition: Partition,
+    common: Common,
+    tenure: Tenure,
+    table: Mutex<Table>,
     /// Wakes the keeper: something is due earlier than it thinks.
     keeper: Notify,
 }
 
-/// Everything of one epoch.
-struct Reign {
-    tenure: Tenure,
+struct Table {
     mailboxes: Mailboxes,
-    /// Where waiting calls learn of their turn.
+    /// Where waiting calls learn of their turn. Dropped when the epoch ends, which tells them that.
     grants: HashMap<CallId, oneshot::Sender<Start>>,
     due: DueTable,
     last_call: u64,
-    /// Until when the keeper sleeps.
     keeper_wakes: KeeperWakes,
+    /// The node stops: nothing is begun without a caller.
+    closing: bool,
 }
 
 /// The instants that the keeper has taken into account.
 #[derive(Debug, Clone, Copy)]
 struct KeeperWakes {
-    idle: callboard_engine::Instant,
+    idle: Instant,
     due: Timestamp,
 }
 
@@ -97,7 +107,7 @@ pub enum Error {
     Refused(#[from] Refusal),
     /// It waited for its turn as long as it may. Nothing happened.
     #[error("no turn within {0:?}")]
-    NoTurn(std::time::Duration),
+    NoTurn(Duration),
     #[error(transparent)]
     App(AppError),
     /// The app was asked, and this node ceased to be the owner before the answer counted.
@@ -133,20 +143,31 @@ impl Error {
     }
 }
 
+impl From<NotOwner> for Error {
+    fn from(over: NotOwner) -> Self {
+        Error::NotServing(over.partition)
+    }
+}
+
 impl Owner {
     pub fn new(partition: Partition, common: Common) -> Arc<Self> {
-        Arc::new(Self { partition, common, reign: Mutex::new(None), began: Notify::new(), keeper: Notify::new() })
+        Arc::new(Self { partition, common, reign: RwLock::new(None), began: Notify::new() })
     }
 
     pub fn id(&self) -> PartitionId {
         self.partition.id()
     }
 
-    pub fn is_serving(&self) -> bool {
-        self.reign.lock().is_some()
+    /// The current epoch's reign.
+    pub fn reign(&self) -> Result<Arc<Reign>, Error> {
+        self.reign.read().clone().ok_or(Error::NotServing(self.id()))
     }
 
-    /// Waits, where nobody owns the partition here, until somebody may.
+    pub fn is_serving(&self) -> bool {
+        self.reign.read().is_some()
+    }
+
+    /// Waits, where nobody owns the partition here, until somebody does.
     pub async fn served(&self) {
         loop {
             let began = self.began.notified();
@@ -159,33 +180,44 @@ impl Owner {
         }
     }
 
-    /// Runs `f` on the reign, if there is one.
-    fn with_reign<R>(&self, f: impl FnOnce(&mut Reign) -> R) -> Result<R, Error> {
-        self.reign.lock().as_mut().map(f).ok_or(Error::NotServing(self.id()))
-    }
-
-    fn tenure(&self) -> Result<Tenure, Error> {
-        let tenure = self.with_reign(|reign| reign.tenure.clone())?;
-        tenure.check()?;
-        Ok(tenure)
-    }
-
-    /// An entry of the partition's log was applied on this replica: keeps the due table in step.
+    /// An entry of the partition's log was applied on this replica.
     pub fn applied(&self, effects: &[Applied]) {
-        let mut reign = self.reign.lock();
-        let Some(reign) = reign.as_mut() else { return };
+        if let Some(reign) = self.reign.read().as_ref() {
+            reign.applied(effects);
+        }
+    }
+
+    /// Active actors by type; none while it does not own the partition.
+    pub fn active_counts(&self) -> Vec<(TypeName, usize)> {
+        self.reign().map(|reign| reign.table.lock().mailboxes.active_counts()).unwrap_or_default()
+    }
+
+    /// Totals; `None` while it does not own the partition.
+    pub fn counts(&self) -> Option<Counts> {
+        self.reign().ok().map(|reign| reign.table.lock().mailboxes.counts())
+    }
+}
+
+impl Reign {
+    pub fn id(&self) -> PartitionId {
+        self.partition.id()
+    }
+
+    /// Keeps the due table in step with the log. Called on the apply path: quick, and never waits.
+    fn applied(&self, effects: &[Applied]) {
+        let mut table = self.table.lock();
         for effect in effects {
             match effect {
                 Applied::ReminderSet { actor, name, reminder } => {
                     let id = ReminderId { actor: actor.clone(), name: name.as_str().into() };
                     let key = DueKey { due: reminder.due, id };
-                    reign.due.put(DueEntry { key, generation: reminder.generation, occurrence: reminder.occurrence });
-                    if reminder.due < reign.keeper_wakes.due {
+                    table.due.put(DueEntry { key, generation: reminder.generation, occurrence: reminder.occurrence });
+                    if reminder.due < table.keeper_wakes.due {
                         self.keeper.notify_one();
                     }
                 }
                 Applied::ReminderGone { actor, name, generation } => {
-                    reign.due.remove(&ReminderId { actor: actor.clone(), name: name.as_str().into() }, *generation);
+                    table.due.remove(&ReminderId { actor: actor.clone(), name: name.as_str().into() }, *generation);
                 }
                 Applied::ClockLowered { by_micros } => {
                     tracing::error!(partition = %self.id(), by_micros, "the stored clock was ahead and has been lowered");
@@ -201,25 +233,9 @@ impl Owner {
             match effect {
                 Effect::Start { call, start } => self.grant(call, start),
                 Effect::Deactivate(deactivation) => self.spawn_deactivation(deactivation),
-                // The owner waits for it where it quiesces; a partition that serves never is asked to.
-                Effect::Drained => self.keeper.notify_one(),
+                // Whoever quiesces looks at the counts.
+                Effect::Drained => {}
             }
         }
-    }
-
-    /// Counts for the metadata answer: active actors by type.
-    pub fn active_counts(&self) -> Vec<(callboard_engine::mailbox::TypeName, usize)> {
-        self.with_reign(|reign| reign.mailboxes.active_counts()).unwrap_or_default()
-    }
-
-    /// Totals for the metrics.
-    pub fn counts(&self) -> Option<callboard_engine::mailbox::Counts> {
-        self.with_reign(|reign| reign.mailboxes.counts()).ok()
-    }
-}
-
-impl From<NotOwner> for Error {
-    fn from(over: NotOwner) -> Self {
-        Error::NotServing(over.partition)
     }
 }

@@ -8,7 +8,7 @@ use callboard_machine::partition::{DroppedFiring, Reminder, StateValue};
 use callboard_raft::{ActorQuery, ActorRow, Reader, StateRow};
 use callboard_types::ActorKey;
 
-use super::{Error, Owner};
+use super::{Error, Reign};
 use crate::clock;
 
 /// Where a scan goes on: after this actor and key or name.
@@ -27,19 +27,19 @@ pub struct Wanted {
     pub limit: usize,
 }
 
-impl Owner {
+impl Reign {
     /// One key of one actor. A point read: made in place.
     pub fn state(&self, actor: &ActorKey, key: &str) -> Result<Option<StateValue>, Error> {
-        let tenure = self.tenure()?;
+        self.tenure.check()?;
         let value = self.partition.reader().state(actor, key, clock::wall()).map_err(storage)?;
-        tenure.check()?;
+        self.tenure.check()?;
         Ok(value)
     }
 
     pub fn reminder(&self, actor: &ActorKey, name: &str) -> Result<Option<Reminder>, Error> {
-        let tenure = self.tenure()?;
+        self.tenure.check()?;
         let reminder = self.partition.reader().reminder(actor, name).map_err(storage)?;
-        tenure.check()?;
+        self.tenure.check()?;
         Ok(reminder)
     }
 
@@ -82,11 +82,11 @@ impl Owner {
         &self,
         read: impl FnOnce(&Reader) -> Result<R, callboard_storage::Error> + Send + 'static,
     ) -> Result<R, Error> {
-        let tenure = self.tenure()?;
+        self.tenure.check()?;
         let reader = self.partition.reader();
         let rows = tokio::task::spawn_blocking(move || read(&reader)).await;
         let rows = rows.map_err(|error| Error::Storage(error.to_string()))?.map_err(storage)?;
-        tenure.check()?;
+        self.tenure.check()?;
         Ok(rows)
     }
 }

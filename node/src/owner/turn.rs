@@ -6,12 +6,12 @@
 //! line without moving anybody else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use callboard_engine::Instant;
 use callboard_engine::mailbox::{
     Admission, CallId, Deactivation, ReentrancyId, Refusal, Reopen, Request, RequestKind, Start, TurnEnd,
-    TypeConfig as MailboxConfig,
+    TurnId, TypeConfig as MailboxConfig,
 };
 use callboard_engine::{actor_config, mailbox};
 use callboard_types::ActorKey;
@@ -19,17 +19,14 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request as HttpRequest, Response, Uri};
 use tokio::sync::oneshot;
 
-use super::{Error, Owner, Reign};
+use super::{Error, Reign, Table};
 use crate::app::Error as AppError;
 use crate::clock;
 use crate::host::{self, TurnDispatch};
 use crate::tasks::Kind;
 
-/// Names the call chain of a turn, on the way to the app and back (`specs/dapr.md` 4).
+/// Names the call chain of a turn, on the way to the app and back (`specs`: turns and reentrancy).
 pub const REENTRANCY_ID: HeaderName = HeaderName::from_static("dapr-reentrancy-id");
-
-/// A call waits this long for its turn. Below the time-outs of the SDKs' clients, so that they see the reason.
-pub const QUEUE_WAIT: Duration = Duration::from_secs(55);
 
 /// A request for a turn.
 pub struct Turn {
@@ -38,6 +35,8 @@ pub struct Turn {
     /// The reentrancy id that came with the call.
     pub chain: Option<ReentrancyId>,
     pub call: AppCall,
+    /// Until when it may wait in line.
+    pub deadline: Instant,
     /// Asked right before the dispatch: a timer may have been deleted while its tick waited.
     pub wanted: Option<Wanted>,
 }
@@ -76,7 +75,7 @@ impl AppCall {
 
 /// A call's place in line; leaving it early takes the call out of the mailbox.
 struct Place<'a> {
-    owner: &'a Arc<Owner>,
+    reign: &'a Arc<Reign>,
     actor: &'a ActorKey,
     call: CallId,
     left: bool,
@@ -84,29 +83,57 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.left {
-            return;
-        }
-        let effects = self.owner.with_reign(|reign| {
-            reign.grants.remove(&self.call);
-            reign.mailboxes.cancel(clock::monotonic(), self.actor, self.call)
-        });
-        if let Ok(effects) = effects {
-            self.owner.carry_out(effects);
+        if !self.left {
+            let effects = {
+                let mut table = self.reign.table.lock();
+                table.grants.remove(&self.call);
+                table.mailboxes.cancel(clock::monotonic(), self.actor, self.call)
+            };
+            self.reign.carry_out(effects);
         }
     }
 }
 
-impl Owner {
+/// A turn that has started. Dropped without [`Started::finish`], which only a panic does, it ends as lost: the actor's
+/// next call must not wait for ever.
+struct Started {
+    reign: Arc<Reign>,
+    turn: Option<TurnId>,
+}
+
+impl Started {
+    fn finish(mut self, end: TurnEnd) {
+        if let Some(turn) = self.turn.take() {
+            self.reign.finish(turn, end);
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            self.reign.finish(turn, TurnEnd::Lost);
+        }
+    }
+}
+
+/// How one dispatch ended.
+enum Ended {
+    Over(TurnEnd),
+    HostRefused,
+}
+
+impl Reign {
     /// Runs a turn and returns the app's answer, whatever its status.
     pub async fn turn(self: &Arc<Self>, turn: Arc<Turn>) -> Result<Response<Bytes>, Error> {
         let config = self.common.host.type_config(&turn.actor.actor_type).ok_or(Error::NoHost)?;
         let (call, start) = self.admitted(&turn, config).await?;
-        let (reply, answer) = oneshot::channel();
-        let owner = self.clone();
+        let (mut reply, answer) = oneshot::channel();
+        let reign = self.clone();
         self.common.tasks.spawn(Kind::Work, "turn", async move {
-            // Nobody may be listening any more; the turn has been run to its end all the same.
-            let _ = reply.send(owner.run_turn(&turn, call, start).await);
+            // Nobody may be listening any more; what reached the app is run to its end all the same.
+            let result = reign.run_turn(&turn, call, start, &mut reply).await;
+            let _ = reply.send(result);
         });
         answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended")))
     }
@@ -117,18 +144,15 @@ impl Owner {
         turn: &Turn,
         config: actor_config::TypeConfig,
     ) -> Result<(CallId, Start), Error> {
-        let (admission, call, granted) = self.with_reign(|reign| reign.admit(turn, config))?;
+        let (admission, call, granted) = self.table.lock().admit(turn, config, self.common.limits.turns);
         match admission {
-            Admission::Start(start) => {
-                if start.opens {
-                    self.wake_keeper_for_idle();
-                }
-                Ok((call, start))
-            }
+            Admission::Start(start) => Ok((call, start)),
+            Admission::Refused(Refusal::EpochOver) => Err(Error::NotServing(self.id())),
             Admission::Refused(refusal) => Err(refusal.into()),
             Admission::Queued { .. } => {
-                let mut place = Place { owner: self, actor: &turn.actor, call, left: false };
-                match tokio::time::timeout(QUEUE_WAIT, granted).await {
+                let mut place = Place { reign: self, actor: &turn.actor, call, left: false };
+                let patience = turn.deadline.saturating_since(clock::monotonic());
+                match tokio::time::timeout(patience, granted).await {
                     Ok(Ok(start)) => {
                         place.left = true;
                         Ok((call, start))
@@ -138,7 +162,7 @@ impl Owner {
                         place.left = true;
                         Err(Error::NotServing(self.id()))
                     }
-                    Err(_elapsed) => Err(Error::NoTurn(QUEUE_WAIT)),
+                    Err(_elapsed) => Err(Error::NoTurn(patience)),
                 }
             }
         }
@@ -147,67 +171,68 @@ impl Owner {
     /// Gives a waiting call its turn; if it has left meanwhile, the turn goes to the next in line.
     pub(super) fn grant(self: &Arc<Self>, call: CallId, start: Start) {
         let turn = start.turn;
-        let effects = self.with_reign(|reign| {
-            let grant = reign.grants.remove(&call);
-            match grant.map(|grant| grant.send(start)) {
-                Some(Ok(())) => mailbox::Effects::new(),
-                Some(Err(_)) | None => reign.mailboxes.finish(clock::monotonic(), turn, TurnEnd::NotDispatched),
+        let grant = self.table.lock().grants.remove(&call);
+        let taken = grant.is_some_and(|grant| grant.send(start).is_ok());
+        if !taken {
+            self.finish(turn, TurnEnd::NotDispatched);
+        }
+    }
+
+    /// Ends an entry of a turn, and performs what follows from it.
+    fn finish(self: &Arc<Self>, turn: TurnId, end: TurnEnd) {
+        let effects = {
+            let mut table = self.table.lock();
+            let effects = table.mailboxes.finish(clock::monotonic(), turn, end);
+            if table.mailboxes.next_idle_deadline().is_some_and(|deadline| deadline < table.keeper_wakes.idle) {
+                self.keeper.notify_one();
             }
-        });
-        if let Ok(effects) = effects
-            && !effects.is_empty()
-        {
+            effects
+        };
+        if !effects.is_empty() {
             self.carry_out(effects);
         }
     }
 
     /// Dispatches until the app has answered or the turn is refused; then ends the turn, and only then answers.
-    async fn run_turn(self: &Arc<Self>, turn: &Turn, call: CallId, mut start: Start) -> Result<Response<Bytes>, Error> {
+    async fn run_turn(
+        self: &Arc<Self>,
+        turn: &Turn,
+        call: CallId,
+        mut start: Start,
+        reply: &mut oneshot::Sender<Result<Response<Bytes>, Error>>,
+    ) -> Result<Response<Bytes>, Error> {
         loop {
+            let started = Started { reign: self.clone(), turn: Some(start.turn) };
+            if reply.is_closed() {
+                started.finish(TurnEnd::NotDispatched);
+                return Err(Error::Unwanted);
+            }
             let (answer, end) = self.dispatch(turn, &start).await;
-            let end = match end {
-                Ended::Over(end) => end,
-                Ended::HostRefused => match self.reopen(call, &start).await {
-                    Ok(again) => {
-                        start = again;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
-            let (effects, tenure) = self
-                .with_reign(|reign| (reign.mailboxes.finish(clock::monotonic(), start.turn, end), reign.tenure.clone()))
-                .map_err(|_| Error::Unknown("the partition has changed its owner"))?;
-            self.carry_out(effects);
-            // A reply is released only by an owner: a later one may already have run a turn that this one misses.
-            return match answer {
-                Ok(response) => match tenure.check() {
-                    Ok(()) => Ok(response),
-                    Err(_) => Err(Error::Unknown("the partition has changed its owner")),
-                },
-                Err(error) => Err(error),
-            };
+            match end {
+                Ended::HostRefused => start = self.reopen(call, started).await?,
+                Ended::Over(end) => {
+                    started.finish(end);
+                    // A reply is released only by an owner: a later one may have run a turn that this one misses.
+                    return match (answer, self.tenure.check()) {
+                        (Ok(_), Err(_)) => Err(Error::Unknown("the partition has changed its owner")),
+                        (answer, _) => answer,
+                    };
+                }
+            }
         }
     }
 
     /// One dispatch to the host.
     async fn dispatch(&self, turn: &Turn, start: &Start) -> (Result<Response<Bytes>, Error>, Ended) {
         let not_dispatched = Ended::Over(TurnEnd::NotDispatched);
-        let _permit = match turn.kind {
-            RequestKind::Reminder => self.common.reminder_turns.acquire().await.ok(),
-            RequestKind::Call | RequestKind::Timer | RequestKind::Exclusive => None,
-        };
         if turn.wanted.as_ref().is_some_and(|wanted| !wanted()) {
             return (Err(Error::Unwanted), not_dispatched);
         }
-        let token =
-            match self.with_reign(|reign| reign.tenure.check().map(|()| reign.mailboxes.token(start.activation))) {
-                Ok(Ok(token)) => token,
-                Ok(Err(over)) => return (Err(over.into()), not_dispatched),
-                Err(error) => return (Err(error), not_dispatched),
-            };
+        if let Err(over) = self.tenure.check() {
+            return (Err(over.into()), not_dispatched);
+        }
         let dispatch = TurnDispatch {
-            token,
+            token: self.table.lock().mailboxes.token(start.activation),
             opens: start.opens,
             chain: start.chain.clone(),
             idle_deadline: start.idle_deadline,
@@ -222,7 +247,7 @@ impl Owner {
                     AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_) => {
                         TurnEnd::NotDispatched
                     }
-                    AppError::Lost(_) => TurnEnd::Lost,
+                    AppError::Lost(_) | AppError::TimedOut(_) => TurnEnd::Lost,
                     AppError::TooLarge { .. } => TurnEnd::Done,
                 };
                 (Err(Error::App(error)), Ended::Over(end))
@@ -231,56 +256,110 @@ impl Owner {
     }
 
     /// The guard refused the activation: the same call again, before all others, under another one.
-    async fn reopen(self: &Arc<Self>, call: CallId, start: &Start) -> Result<Start, Error> {
+    async fn reopen(self: &Arc<Self>, call: CallId, mut started: Started) -> Result<Start, Error> {
+        let Some(turn) = started.turn.take() else { return Err(Error::NotServing(self.id())) };
         let (grant, granted) = oneshot::channel();
-        let (admission, effects) = self.with_reign(|reign| {
-            let (admission, effects) = reign.mailboxes.reopen(clock::monotonic(), start.turn, Reopen::HostRefused);
+        let (admission, effects) = {
+            let mut table = self.table.lock();
+            let (admission, effects) = table.mailboxes.reopen(clock::monotonic(), turn, Reopen::HostRefused);
             if matches!(admission, Admission::Queued { .. }) {
-                reign.grants.insert(call, grant);
+                table.grants.insert(call, grant);
             }
             (admission, effects)
-        })?;
+        };
         self.carry_out(effects);
         match admission {
             Admission::Start(start) => Ok(start),
             Admission::Queued { .. } => granted.await.map_err(|_dropped| Error::NotServing(self.id())),
+            Admission::Refused(Refusal::EpochOver) => Err(Error::NotServing(self.id())),
             Admission::Refused(refusal) => Err(refusal.into()),
         }
     }
 
     /// Ends an activation in its app, then in the mailbox.
     pub(super) fn spawn_deactivation(self: &Arc<Self>, deactivation: Deactivation) {
-        let owner = self.clone();
+        let reign = self.clone();
         self.common.tasks.spawn(Kind::Work, "deactivate", async move {
             let Deactivation { actor, turn, activation, reason, .. } = deactivation;
-            if let Ok(token) = owner.with_reign(|reign| reign.mailboxes.token(activation)) {
-                tracing::debug!(%actor, ?reason, "deactivate");
-                // Without an answer the instance stays sealed at the guard, which removes it before the next dispatch.
-                owner.common.host.deactivate(&actor, token).await;
-            }
-            let effects = owner.with_reign(|reign| reign.mailboxes.finish(clock::monotonic(), turn, TurnEnd::Done));
-            if let Ok(effects) = effects {
-                owner.carry_out(effects);
-            }
+            let started = Started { reign: reign.clone(), turn: Some(turn) };
+            let token = reign.table.lock().mailboxes.token(activation);
+            tracing::debug!(%actor, ?reason, "deactivate");
+            // Without an answer the instance stays sealed at the guard, which removes it before the next dispatch.
+            reign.common.host.deactivate(&actor, token).await;
+            started.finish(TurnEnd::Done);
         });
+    }
+
+    /// Takes the actor's turn for a write from outside its app: its instance is removed first, and the activation ends.
+    /// The write is carried to its end, whoever asked for it.
+    pub async fn exclusive<F>(
+        self: &Arc<Self>,
+        actor: &ActorKey,
+        deadline: Instant,
+        write: impl FnOnce(Arc<Reign>) -> F + Send + 'static,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>> + Send,
+    {
+        let call = AppCall { uri: Uri::default(), headers: HeaderMap::new(), body: Bytes::new() };
+        let turn =
+            Turn { actor: actor.clone(), kind: RequestKind::Exclusive, chain: None, call, deadline, wanted: None };
+        let config = self.common.host.type_config(&actor.actor_type).unwrap_or_default();
+        let (_call, start) = self.admitted(&turn, config).await?;
+        let (reply, answer) = oneshot::channel();
+        let (reign, actor) = (self.clone(), turn.actor);
+        self.common.tasks.spawn(Kind::Work, "exclusive", async move {
+            let started = Started { reign: reign.clone(), turn: Some(start.turn) };
+            if !start.opens {
+                let token = reign.table.lock().mailboxes.token(start.activation);
+                reign.common.host.deactivate(&actor, token).await;
+            }
+            let result = write(reign.clone()).await;
+            started.finish(TurnEnd::Done);
+            let _ = reply.send(result);
+        });
+        answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended")))
+    }
+
+    /// The node stops: nothing else starts, waiting calls are told to look elsewhere, and every activation ends, those
+    /// in a turn after it.
+    pub fn close(self: &Arc<Self>, reason: callboard_engine::activation::EndReason) {
+        let begun = {
+            let mut table = self.table.lock();
+            table.closing = true;
+            table.mailboxes.quiesce();
+            let now = clock::monotonic();
+            for parked in table.mailboxes.take_parked(now) {
+                table.grants.remove(&parked.call);
+            }
+            table.mailboxes.deactivate_all(now, reason, |_actor, _host| true)
+        };
+        for deactivation in begun {
+            self.spawn_deactivation(deactivation);
+        }
+    }
+
+    /// The node will stop: reminders are left for its next start, while calls are still served.
+    pub fn stop_firing(&self) {
+        self.table.lock().closing = true;
     }
 }
 
-/// How one dispatch ended.
-enum Ended {
-    Over(TurnEnd),
-    HostRefused,
-}
-
-impl Reign {
-    /// Asks the mailbox, and leaves a way to be told of the turn if it comes later.
+impl Table {
+    /// Asks the mailbox, and leaves a way to be told of the turn if it comes later. Above `turns` running ones only
+    /// calls from inside a turn are admitted: refusing those would keep what runs from ending.
     fn admit(
         &mut self,
         turn: &Turn,
         config: actor_config::TypeConfig,
+        turns: usize,
     ) -> (Admission, CallId, oneshot::Receiver<Start>) {
         self.last_call += 1;
         let call = CallId(self.last_call);
+        let (grant, granted) = oneshot::channel();
+        if turn.chain.is_none() && self.mailboxes.counts().running >= turns {
+            return (Admission::Refused(Refusal::TooManyWaiting), call, granted);
+        }
         let reentrancy = config.reentrancy;
         let config = MailboxConfig {
             idle_timeout: config.idle_timeout,
@@ -289,51 +368,9 @@ impl Reign {
         let request = Request { actor: &turn.actor, call, kind: turn.kind, chain: turn.chain.as_ref(), config };
         let fresh = || ReentrancyId::from(uuid::Uuid::new_v4().to_string());
         let admission = self.mailboxes.admit(clock::monotonic(), request, fresh);
-        let (grant, granted) = oneshot::channel();
         if matches!(admission, Admission::Queued { .. }) {
             self.grants.insert(call, grant);
         }
         (admission, call, granted)
-    }
-}
-
-impl Owner {
-    /// Takes the actor's turn for a write from outside its app: its instance is removed first, and the activation ends.
-    /// The write is carried to its end, whoever asked for it.
-    pub async fn exclusive<F>(self: &Arc<Self>, actor: &ActorKey, write: F) -> Result<(), Error>
-    where
-        F: Future<Output = Result<(), Error>> + Send + 'static,
-    {
-        let turn = Turn {
-            actor: actor.clone(),
-            kind: RequestKind::Exclusive,
-            chain: None,
-            call: AppCall { uri: Uri::default(), headers: HeaderMap::new(), body: Bytes::new() },
-            wanted: None,
-        };
-        let config = self.common.host.type_config(&actor.actor_type).unwrap_or_default();
-        let (_call, start) = self.admitted(&turn, config).await?;
-        let (reply, answer) = oneshot::channel();
-        let (owner, actor) = (self.clone(), turn.actor);
-        self.common.tasks.spawn(Kind::Work, "exclusive", async move {
-            let _ = reply.send(owner.run_exclusive(&actor, &start, write).await);
-        });
-        answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended")))
-    }
-
-    async fn run_exclusive<F>(self: &Arc<Self>, actor: &ActorKey, start: &Start, write: F) -> Result<(), Error>
-    where
-        F: Future<Output = Result<(), Error>>,
-    {
-        if !start.opens {
-            let token = self.with_reign(|reign| reign.mailboxes.token(start.activation))?;
-            self.common.host.deactivate(actor, token).await;
-        }
-        let result = write.await;
-        let effects = self.with_reign(|reign| reign.mailboxes.finish(clock::monotonic(), start.turn, TurnEnd::Done));
-        if let Ok(effects) = effects {
-            self.carry_out(effects);
-        }
-        result
     }
 }

@@ -187,6 +187,25 @@ fn features(configurations: &[PathBuf], env: EnvVars) -> Result<Vec<String>, Err
     Ok(features)
 }
 
+/// Fuzz body: a resource file, and the same text as a Configuration. What is taken from it can be used.
+pub fn fuzz_resources(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let reader = Reader { app_id: "app", namespace: Some("default"), env: |name| Some(format!("<{name}>")) };
+    let mut resources = Resources::default();
+    // A duplicate ends the file: what stands before it is taken all the same.
+    let _ = resources.take_file(&text, Path::new("fuzz.yaml"), reader, &mut BTreeSet::new());
+    for endpoint in &resources.endpoints {
+        assert!(resources.endpoint(&endpoint.name).is_some_and(|found| Arc::ptr_eq(found, endpoint)));
+        assert!(crate::invoke::target::is_url(&endpoint.base_url) && !endpoint.base_url.ends_with('/'));
+    }
+    let text = document::expand(&text, reader.env);
+    for document in document::split(&text) {
+        if let Ok(Some(document)) = Document::parse(document) {
+            let _ = document.spec::<document::ConfigurationSpec>();
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "resources_test.rs"]
 mod tests;

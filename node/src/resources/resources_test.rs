@@ -1,3 +1,5 @@
+//! Resource files: what is read, skipped, reported or refused.
+
 use super::*;
 
 fn env(name: &str) -> Option<String> {

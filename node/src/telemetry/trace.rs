@@ -179,6 +179,23 @@ fn check_value(value: &[u8]) -> Result<(), InvalidBaggage> {
     Ok(())
 }
 
+/// Fuzz body: `traceparent`, `tracestate` and `baggage`, one a line. What goes on is a valid context, and what was
+/// accepted once is accepted again.
+pub fn fuzz_context(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [TRACEPARENT, TRACESTATE, BAGGAGE].into_iter().zip(data.splitn(3, |byte| *byte == b'\n')) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(name, value);
+        }
+    }
+    let Ok(span) = accept(&mut headers, || (1, 2)) else { return };
+    let parsed = parse_traceparent(span.traceparent.as_bytes());
+    assert!(parsed.is_some() && headers.get(&TRACEPARENT) == Some(&span.traceparent));
+    assert_eq!(headers.get(&TRACESTATE), span.tracestate.as_ref());
+    let again = accept(&mut headers, || (3, 4));
+    assert_eq!(again.ok().and_then(|span| parse_traceparent(span.traceparent.as_bytes())), parsed);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

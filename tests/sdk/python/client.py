@@ -9,7 +9,7 @@ import urllib.request
 
 from dapr.actor import ActorProxy
 from dapr.actor.id import ActorId
-from dapr.clients import DaprClient
+from dapr.aio.clients import DaprClient
 from dapr.clients.exceptions import DaprInternalError
 from host import HobbitInterface
 
@@ -26,13 +26,13 @@ def hobbit(name):
     return ActorProxy.create('Hobbit', ActorId(name), HobbitInterface)
 
 
-def events(dapr):
-    return json.loads(dapr.invoke_method(APP, 'events', b'', http_verb='GET').data)
+async def events(dapr):
+    return (await dapr.invoke_method(APP, 'events', b'', http_verb='GET')).json()
 
 
 async def until(probe, within, what):
     begun = time.monotonic()
-    while not probe():
+    while not await probe():
         if time.monotonic() - begun > within:
             raise SystemExit(f'not within {within} s: {what}')
         await asyncio.sleep(0.1)
@@ -45,8 +45,14 @@ def metadata():
 
 
 async def main():
-    with DaprClient() as dapr:
-        answer = dapr.invoke_method(APP, 'greet', json.dumps({'name': 'sam'}), content_type='application/json', http_verb='POST', http_querystring=(('a', '1'),))
+    async with DaprClient() as dapr:
+
+        async def seen(event, times):
+            return (await events(dapr)).count(event) >= times
+
+        answer = await dapr.invoke_method(
+            APP, 'greet', json.dumps({'name': 'sam'}), 'application/json', http_verb='POST', http_querystring=(('a', '1'),)
+        )
         same(answer.json(), {'greeting': 'hello sam', 'caller': APP, 'query': 'a=1'}, 'service invocation')
 
         frodo, sam = hobbit('frodo'), hobbit('sam')
@@ -66,10 +72,10 @@ async def main():
         same(await frodo.Recall('shire'), None, 'removed state')
 
         await frodo.StartReminder()
-        await until(lambda: events(dapr).count('reminder frodo breakfast second') >= 2, 15, 'two firings of a reminder')
+        await until(lambda: seen('reminder frodo breakfast second', 2), 15, 'two firings of a reminder')
         await frodo.StopReminder()
         await frodo.StartTimer()
-        await until(lambda: events(dapr).count('timer frodo tock') >= 2, 15, 'two ticks of a timer')
+        await until(lambda: seen('timer frodo tock', 2), 15, 'two ticks of a timer')
         await frodo.StopTimer()
 
         same(await frodo.ComeBack(5), ['there'] * 5 + ['home'], 'a call chain that comes back to its actor')
@@ -82,9 +88,10 @@ async def main():
 
         active = [entry for entry in metadata()['actorRuntime']['activeActors'] if entry['type'] == 'Hobbit']
         same(active[0].get('count', 0) >= 1, True, 'metadata counts active actors')
-        await until(lambda: 'deactivate frodo' in events(dapr) and 'deactivate sam' in events(dapr), 20, 'idle actors are deactivated')
+        for name in ['frodo', 'sam']:
+            await until(lambda: seen(f'deactivate {name}', 1), 20, f'{name} is deactivated when idle')
         same(await frodo.Eaten(), [{'dish': 'ants', 'n': 1}, 'cake'], 'state after deactivation')
-        same(events(dapr).count('activate frodo') >= 2, True, 'the actor was activated again')
+        same(await seen('activate frodo', 2), True, 'the actor was activated again')
     print('the client is content')
 
 

@@ -238,6 +238,11 @@ impl Guard {
         self.index.get(actor).and_then(|&at| self.counting_token(at))
     }
 
+    /// Whether there may be an instance of the actor in the app.
+    pub fn knows(&self, actor: &ActorKey) -> bool {
+        self.index.contains_key(actor)
+    }
+
     /// How many turns of the actor's instance have not ended.
     pub fn in_flight(&self, actor: &ActorKey) -> usize {
         self.index.get(actor).map_or(0, |&at| self.instances[at].in_flight.len())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use callboard_types::{Activation, ActorKey, NodeId};
 
-use super::{CallId, Mailboxes, ReentrancyId, TurnId, TurnKind};
+use super::{CallId, Mailboxes, Phase, ReentrancyId, TurnId, TurnKind};
 use crate::Instant;
 
 /// Totals of one table.
@@ -78,6 +78,11 @@ pub enum ActiveState {
 }
 
 impl Mailboxes {
+    /// Whether the epoch is over: nothing starts ever again.
+    pub fn is_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
     pub const fn counts(&self) -> Counts {
         self.counts
     }

@@ -255,6 +255,19 @@ fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
+/// Fuzz body: any bytes as a node's answer, a page of rows or an exported line. They are shown or passed over.
+pub fn fuzz_answer(data: &[u8]) {
+    if let Ok(answer) = serde_json::from_slice::<Map<String, Value>>(data) {
+        for (field, _) in &answer {
+            let shown = show(&table::rows_of(&answer, field), &[("A", "type"), ("B", "keys")], &mut Vec::new());
+            assert!(shown.is_ok(), "writing to memory does not fail");
+        }
+    }
+    let next = Passed { lines: 1, last: data.to_vec() }.cursor();
+    let page = Query::default().page("/p", Some(1), next.as_deref());
+    assert!(page.parse::<http::Uri>().is_ok() || page.len() > usize::from(u16::MAX));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,8 @@ mod invoke;
 mod local;
 mod table;
 
+pub use cluster::fuzz_answer;
+
 /// Where to go and what for.
 #[derive(Debug)]
 pub struct ClientArgs {

@@ -135,7 +135,7 @@ async fn save_state(node: &Arc<Node>, actor: &ActorKey, request: Request<Body>) 
         Err(error) if node.actors.is_active(actor) => return Err(failed(&error)),
         Err(_) => return Err(ApiError::new(Code::ActorInstanceMissing, "actor instance is missing")),
     };
-    match node.actors.transact(actor, ops).await {
+    match node.actors.transact(actor, ops, now).await {
         Ok(()) => Ok(no_content()),
         Err(error @ Error::NotActive) => Err(ApiError::new(Code::ActorInstanceMissing, error.to_string())),
         Err(error) => Err(common_error(&error).unwrap_or_else(|| failed(&error))),
@@ -224,8 +224,9 @@ async fn put_reminder(
     let failed = |why: &dyn std::fmt::Display| {
         ApiError::new(Code::ActorReminderCreate, format!("error creating actor reminder: {why}"))
     };
-    let plan = request.plan(clock::wall()).map_err(|error| failed(&error))?;
-    match node.actors.put_reminder(actor, name, request, plan).await {
+    let now = clock::wall();
+    let plan = request.plan(now).map_err(|error| failed(&error))?;
+    match node.actors.put_reminder(actor, name, request, plan, now).await {
         Ok(()) => Ok(no_content()),
         Err(Error::Owner(OwnerError::Rejected(error @ Rejection::ReminderExists { .. }))) => {
             Err(ApiError::new(Code::ActorReminderAlreadyExists, error.to_string()))
@@ -421,12 +422,18 @@ fn is_truthy(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(crate::resources::is_truthy)
 }
 
-// Names the type of a fuzz input; the decoder of transactions is private otherwise.
-/// Decodes a body as a state transaction; never panics, whatever it holds.
+/// Fuzz body: a state transaction. What is stored has a key and is JSON, and expires in the future if at all.
 pub fn fuzz_transaction(data: &[u8]) {
-    if let Ok(rows) = serde_json::from_slice::<Vec<&RawValue>>(data) {
-        for row in rows {
-            let _ = operation(row, Timestamp::from_secs(1));
+    let now = Timestamp::from_secs(1);
+    for row in serde_json::from_slice::<Vec<&RawValue>>(data).unwrap_or_default() {
+        match operation(row, now) {
+            Ok(ActorOp::Upsert { key, value, expires_at }) => {
+                assert!(!key.is_empty() && expires_at.is_none_or(|at| at > now));
+                assert!(serde_json::from_slice::<&RawValue>(&value).is_ok());
+            }
+            Ok(ActorOp::Delete { key }) => assert!(!key.is_empty()),
+            Ok(other) => panic!("a transaction has no {other:?}"),
+            Err(_refused) => {}
         }
     }
 }

@@ -35,6 +35,9 @@ use crate::owner::reads::Wanted;
 /// Rows of a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
+/// Rows looked at for one page. A prefix or filter that matches little answers with what it has found so far and a
+/// cursor to go on from.
+const MAX_VISITED: usize = 100_000;
 /// Given-up firings shown.
 const DROPPED_SHOWN: usize = 1_000;
 
@@ -166,7 +169,7 @@ async fn state_lines(node: &Arc<Node>, prefix: &str, query: &Query) -> Result<Re
         }
     }
     let mut lines = String::new();
-    let mut found = 0;
+    let (mut found, mut visited) = (0, 0);
     'scan: loop {
         let rows = node.actors.scan_state(after.clone(), limit.max(PAGE)).await.map_err(unavailable)?;
         let last = rows.len() < limit.max(PAGE);
@@ -184,10 +187,19 @@ async fn state_lines(node: &Arc<Node>, prefix: &str, query: &Query) -> Result<Re
                 break 'scan;
             }
         }
+        visited += rows.len();
+        after = rows.last().map(|row| (row.actor.clone(), row.key.clone()));
         if last {
             break;
         }
-        after = rows.last().map(|row| (row.actor.clone(), row.key.clone()));
+        if visited >= MAX_VISITED {
+            if let Some((actor, key)) = &after {
+                let cursor = cursor(&[&actor.actor_type, &actor.actor_id, key]);
+                lines.push_str(&json!({ "more": true, "cursor": cursor }).to_string());
+                lines.push('\n');
+            }
+            break;
+        }
     }
     let mut response = Response::new(Body::full(lines));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -213,6 +225,7 @@ async fn reminders(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, Ap
     let mut found = Vec::new();
     let mut after = after;
     let mut next = None;
+    let mut visited = 0;
     loop {
         let page = limit.max(PAGE);
         let rows = node.actors.scan_reminders(after.clone(), page).await.map_err(unavailable)?;
@@ -226,7 +239,12 @@ async fn reminders(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, Ap
             }
             found.push((actor, name, reminder));
         }
+        visited += page;
         if last || next.is_some() {
+            break;
+        }
+        if visited >= MAX_VISITED {
+            next = after.as_ref().map(|(actor, name)| cursor(&[&actor.actor_type, &actor.actor_id, name]));
             break;
         }
     }
@@ -299,4 +317,18 @@ fn rfc3339(at: Timestamp) -> String {
 
 fn unavailable(error: Error) -> ApiError {
     ApiError::new(Code::Unavailable, error.to_string()).retry_after(std::time::Duration::from_secs(1))
+}
+
+/// Fuzz body: a query string. Limits hold, and a cursor that is understood is the one it prints as.
+pub fn fuzz_query(data: &[u8]) {
+    fn check<const N: usize>(query: &Query) {
+        let Ok(Some(parts)) = query.after::<N>() else { return };
+        let printed = cursor(&parts.each_ref().map(String::as_str));
+        let again = Query(BTreeMap::from([("after".to_owned(), printed)]));
+        assert_eq!(again.after::<N>().ok().flatten(), Some(parts));
+    }
+    let Ok(query) = Query::parse(&String::from_utf8_lossy(data)) else { return };
+    assert!(query.limit().is_ok_and(|limit| (1..=MAX_PAGE).contains(&limit)) || query.get("limit").is_some());
+    check::<2>(&query);
+    check::<3>(&query);
 }

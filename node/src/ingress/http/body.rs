@@ -3,9 +3,13 @@
 //! Small bodies are [`Bytes`] without a box; a request's body streams from its connection under the node's size limit
 //! (`stream too large` beyond it); anything else that streams is boxed once. Dropping a body ends whatever fed it.
 //! Nothing here waits with more than one chunk in memory, except [`Body::collect`], which takes a limit.
+//!
+//! A request whose body is too large is read on for a moment and thrown away, so that its sender, who is still
+//! sending, gets to read the answer. A body that is collected must keep coming: a sender who falls silent is given up.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -18,12 +22,21 @@ pub enum Error {
     /// More than the limit of request bodies, or of [`Body::collect`].
     #[error("stream too large")]
     TooLarge,
+    /// Nothing came for [`SILENCE`].
+    #[error("the body stopped coming")]
+    Silent,
     #[error("{0}")]
     Read(#[from] hyper::Error),
     /// Whoever produced the body gave up.
     #[error("{0}")]
     Aborted(String),
 }
+
+/// The longest pause inside a body that is collected.
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// What is read, and for how long, of a body that is too large.
+const DISCARD_BYTES: u64 = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// A boxed stream of frames.
 pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>;
@@ -34,7 +47,11 @@ pub struct Body(Kind);
 enum Kind {
     Empty,
     Full(Bytes),
-    Incoming { incoming: Incoming, left: u64 },
+    Incoming {
+        incoming: Incoming,
+        /// Bytes that may still come; `None` once more have come.
+        left: Option<u64>,
+    },
     Channel(mpsc::Receiver<Result<Bytes, Error>>),
     Stream(BoxBody),
 }
@@ -51,7 +68,7 @@ impl Body {
 
     /// The body of a request, of which at most `limit` bytes are read.
     pub fn incoming(incoming: Incoming, limit: u64) -> Self {
-        if incoming.is_end_stream() { Self(Kind::Empty) } else { Self(Kind::Incoming { incoming, left: limit }) }
+        if incoming.is_end_stream() { Self(Kind::Empty) } else { Self(Kind::Incoming { incoming, left: Some(limit) }) }
     }
 
     /// A body fed by the returned sender, `capacity` chunks ahead of its reader.
@@ -78,8 +95,14 @@ impl Body {
     /// Whether it is certain, without reading, that [`Error::TooLarge`] will come.
     pub fn is_declared_too_large(&self) -> bool {
         match &self.0 {
-            Kind::Incoming { incoming, left } => incoming.size_hint().lower() > *left,
+            Kind::Incoming { incoming, left } => left.is_none_or(|left| incoming.size_hint().lower() > left),
             Kind::Empty | Kind::Full(_) | Kind::Channel(_) | Kind::Stream(_) => false,
+        }
+    }
+
+    fn exceed(&mut self) {
+        if let Kind::Incoming { left, .. } = &mut self.0 {
+            *left = None;
         }
     }
 
@@ -100,14 +123,26 @@ impl Body {
             Kind::Full(_) => return Err(Error::TooLarge),
             Kind::Incoming { .. } | Kind::Channel(_) | Kind::Stream(_) => {}
         }
-        let Some(first) = self.next_chunk().await? else { return Ok(Bytes::new()) };
+        let collected = if self.is_declared_too_large() || self.size_hint().lower() > limit {
+            Err(Error::TooLarge)
+        } else {
+            self.gather(limit).await
+        };
+        if matches!(collected, Err(Error::TooLarge)) {
+            self.discard().await;
+        }
+        collected
+    }
+
+    async fn gather(&mut self, limit: u64) -> Result<Bytes, Error> {
+        let Some(first) = self.chunk_in_time().await? else { return Ok(Bytes::new()) };
         if first.len() as u64 > limit {
             return Err(Error::TooLarge);
         }
         if self.is_end_stream() {
             return Ok(first);
         }
-        let Some(mut next) = self.next_chunk().await? else { return Ok(first) };
+        let Some(mut next) = self.chunk_in_time().await? else { return Ok(first) };
         let expected = self.size_hint().lower().min(limit).min(MAX_RESERVE);
         let mut whole = BytesMut::with_capacity(first.len() + next.len() + expected as usize);
         whole.extend_from_slice(&first);
@@ -116,7 +151,7 @@ impl Body {
                 return Err(Error::TooLarge);
             }
             whole.extend_from_slice(&next);
-            match self.next_chunk().await? {
+            match self.chunk_in_time().await? {
                 Some(chunk) => next = chunk,
                 None => return Ok(whole.freeze()),
             }
@@ -125,14 +160,42 @@ impl Body {
 
     /// The next chunk of data; trailers are passed over.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    async fn chunk_in_time(&mut self) -> Result<Option<Bytes>, Error> {
+        // Mostly it is there already, and no timer is needed.
+        if let Poll::Ready(chunk) = std::future::poll_fn(|cx| Poll::Ready(self.poll_chunk(cx))).await {
+            return chunk;
+        }
+        tokio::time::timeout(SILENCE, self.next_chunk()).await.unwrap_or(Err(Error::Silent))
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         loop {
-            let frame = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            let frame = std::task::ready!(Pin::new(&mut *self).poll_frame(cx));
             match frame.transpose()?.map(Frame::into_data) {
-                Some(Ok(data)) => return Ok(Some(data)),
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
                 Some(Err(_trailers)) => {}
-                None => return Ok(None),
+                None => return Poll::Ready(Ok(None)),
             }
         }
+    }
+
+    /// Reads on and throws away, within bounds, so that a sender who is still sending can read the answer.
+    pub async fn discard(&mut self) {
+        let Kind::Incoming { incoming, .. } = &mut self.0 else { return };
+        let mut left = DISCARD_BYTES;
+        let reading = async {
+            while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // Whether it was read to its end does not matter.
+        let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
     }
 }
 
@@ -151,7 +214,7 @@ impl HttpBody for Body {
                 self.0 = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Incoming { incoming, left } => {
+            Kind::Incoming { incoming, left: Some(left) } => {
                 let frame = match std::task::ready!(Pin::new(incoming).poll_frame(cx)) {
                     Some(Ok(frame)) => frame,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
@@ -161,12 +224,13 @@ impl HttpBody for Body {
                 match left.checked_sub(length) {
                     Some(rest) => *left = rest,
                     None => {
-                        self.0 = Kind::Empty;
+                        self.exceed();
                         return Poll::Ready(Some(Err(Error::TooLarge)));
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            Kind::Incoming { left: None, .. } => Poll::Ready(None),
             Kind::Channel(receiver) => receiver.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
             Kind::Stream(body) => body.as_mut().poll_frame(cx),
         }
@@ -251,6 +315,14 @@ mod tests {
         let (sender, body) = Body::channel(1);
         sender.send(Err(Error::Aborted("gone".into()))).await.unwrap();
         assert!(matches!(body.collect(10).await, Err(Error::Aborted(why)) if why == "gone"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_who_falls_silent_is_given_up() {
+        let (sender, body) = Body::channel(1);
+        sender.send(Ok(Bytes::from_static(b"a"))).await.unwrap();
+        assert!(matches!(body.collect(10).await, Err(Error::Silent)));
+        drop(sender);
     }
 
     #[tokio::test]

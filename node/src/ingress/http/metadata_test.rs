@@ -1,3 +1,5 @@
+//! The metadata answer, field by field.
+
 use std::sync::Arc;
 
 use callboard_engine::actor_config;

@@ -1,3 +1,5 @@
+//! Which route a verb and path lead to, and what is refused on the way.
+
 use super::*;
 
 fn actor(actor_type: &str, actor_id: &str) -> ActorPath {

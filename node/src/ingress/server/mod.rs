@@ -26,6 +26,7 @@ use crate::ingress::http::body::Body;
 use crate::tasks::{Kind, Tasks};
 
 pub use activity::{Count, Counter};
+pub use upgrade::fuzz_upgrade;
 
 /// Answers requests. Cloned per connection, so it should be a handle.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -97,6 +98,10 @@ const REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A peer that vanished without a word is noticed, even in the middle of a request.
+const KEEPALIVE: socket2::TcpKeepalive =
+    socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 68\r\n\r\n{\"errorCode\":\"ERR_OVERLOADED\",\"message\":\"too many open connections\"}";
@@ -214,8 +219,9 @@ impl Accept for TcpListener {
 
     async fn next(&self) -> io::Result<TcpStream> {
         let (stream, _peer) = self.accept().await?;
-        // Fails on a dead socket only, which the first read reports.
+        // Both fail on a dead socket only, which the first read reports.
         let _ = stream.set_nodelay(true);
+        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
         Ok(stream)
     }
 }
@@ -227,6 +233,41 @@ impl Accept for UnixListener {
         self.accept().await.map(|(stream, _peer)| stream)
     }
 }
+
+/// Fuzz body: any bytes on a connection, in whichever protocol. It ends when the client has said all.
+pub fn fuzz_connection(data: &[u8]) {
+    #[derive(Clone)]
+    struct Echo;
+
+    impl Handler for Echo {
+        async fn handle(&self, request: Request<Incoming>) -> Response<Answer> {
+            let body = Body::incoming(request.into_body(), FUZZED_BODY).collect(FUZZED_BODY).await;
+            Response::new(Answer::from(Body::full(body.unwrap_or_default())))
+        }
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let tasks = Tasks::new();
+        let server = Server::new(tasks.clone(), Protocols::Http1AndH2c, ServerLimits::default());
+        let (mut client, stream) = tokio::io::duplex(data.len() + 1);
+        server.shared.on_connection(stream, &Echo);
+        let told = async {
+            // A server that has heard enough closes: neither write needs to succeed.
+            let _ = client.write_all(data).await;
+            let _ = client.shutdown().await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+            server.shared.connections.ended().await;
+        };
+        assert!(tokio::time::timeout(FUZZED_TIME, told).await.is_ok(), "the connection does not end");
+        tasks.join().await;
+    });
+}
+
+/// The largest body that the fuzz body's handler takes.
+const FUZZED_BODY: u64 = 64 << 10;
+/// Far longer than an exchange in memory takes, and shorter than any of the server's own limits.
+const FUZZED_TIME: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 #[path = "server_test.rs"]

@@ -272,6 +272,31 @@ impl<S: Stream> AsyncWrite for Replay<S> {
     }
 }
 
+/// Fuzz body: the values of `upgrade`, `connection` and `http2-settings`, one a line, then what follows the 101. The
+/// opening is recognised once and for all, and the request becomes whole frames of stream 1.
+pub fn fuzz_upgrade(data: &[u8]) {
+    let mut lines = data.splitn(4, |byte| *byte == b'\n');
+    let (mut head, ()) = Request::new(()).into_parts();
+    for name in [UPGRADE, CONNECTION, HTTP2_SETTINGS, HOST] {
+        if let Ok(value) = HeaderValue::from_bytes(lines.next().unwrap_or_default()) {
+            head.headers.insert(name, value);
+        }
+    }
+    let _ = offers_h2c(&head.headers);
+    if let Ok(Some(end)) = opening_length(data) {
+        assert!(matches!(opening_length(&data[..end]), Ok(Some(again)) if again == end));
+        assert!(matches!(opening_length(&data[..end - 1]), Ok(None)));
+    }
+    let frames = frames(&head, data);
+    let mut rest = &frames[..];
+    while let Some((frame, after)) = rest.split_at_checked(FRAME_HEAD) {
+        let length = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
+        assert!(length <= FRAME && length <= after.len() && frame[5..] == [0, 0, 0, 1]);
+        rest = &after[length..];
+    }
+    assert!(rest.is_empty());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

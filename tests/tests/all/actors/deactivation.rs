@@ -91,3 +91,18 @@ async fn a_delete_the_app_refuses_still_ends_the_activation() {
     eventually(PATIENCE, "nothing is active", async || (node.active(CAT).await == 0).then_some(())).await;
     node.call(CAT, "a", "foo").await.expect(200);
 }
+
+/// DESIGN 2.4: a turn ends when the app's answer is complete, however long that takes.
+#[tokio::test]
+async fn a_turn_longer_than_the_idle_timeout_runs_to_its_end() {
+    let stage = stage().await;
+    let id = unique("longturn");
+    stage.app.on(&format!("/actors/{BRIEF}/{id}/"), async |_| {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        callboard_tests::app::Reply::ok().body("done")
+    });
+    assert_eq!(stage.node.call(BRIEF, &id, "foo").await.expect(200).text(), "done");
+    let calls = stage.app.wait_for(2, &format!("/actors/{BRIEF}/{id}"), PATIENCE).await;
+    assert_eq!((calls[0].method.as_str(), calls[1].method.as_str()), ("PUT", "DELETE"));
+    assert!(calls[0].ended.is_some_and(|ended| ended <= calls[1].begun), "the DELETE came while the turn ran");
+}

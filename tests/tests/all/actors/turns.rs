@@ -218,3 +218,35 @@ async fn many_calls_and_reminders_leave_nothing_behind() {
     })
     .await;
 }
+
+/// P8: a full mailbox answers, it does not hang: 1,024 calls wait, one more is told to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_answers_429_and_serves_those_that_wait() {
+    const CALLS: usize = 1_200;
+    let stage = stage().await;
+    let id = unique("full");
+    let gate = hold(stage, &id);
+    let url = format!("/v1.0/actors/{CAT}/{id}/method/foo");
+    let sent: Vec<_> = (0..CALLS).map(|_| tokio::spawn(stage.node.post(&url).send())).collect();
+    let refused = eventually(PATIENCE, "calls over the limit are answered", async || {
+        let answered = sent.iter().filter(|call| call.is_finished()).count();
+        (answered >= CALLS - 1_025).then_some(answered)
+    })
+    .await;
+    assert_eq!(refused, CALLS - 1_025, "one runs, 1,024 wait");
+    // Others are served while this one is full.
+    stage.node.call(CAT, &unique("beside"), "foo").await.expect(200);
+    gate.open();
+    let mut served = 0;
+    for call in sent {
+        let answer = call.await.expect("sent");
+        if answer.status == 200 {
+            served += 1;
+        } else {
+            let answer = answer.expect(429);
+            assert!(answer.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()));
+            assert!(answer.json()["errorCode"].is_string());
+        }
+    }
+    assert_eq!(served, 1_025);
+}

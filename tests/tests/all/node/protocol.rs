@@ -81,11 +81,14 @@ async fn headers_up_to_the_buffer_pass_and_larger_ones_are_refused() {
 #[tokio::test]
 async fn the_ports_are_open_on_ipv4_and_ipv6() {
     let app = App::plain().await;
-    let node = Setup::default().app(&app).ready().await;
-    TcpStream::connect(node.http()).await.expect("the HTTP port is open");
-    let six = format!("[::1]:{}", node.http().port());
-    if std::net::TcpListener::bind("[::1]:0").is_ok() {
-        TcpStream::connect(six).await.expect("the HTTP port is open on ::1");
+    let public = callboard_tests::ports::free();
+    let node = Setup::default().app(&app).arg(format!("--dapr-public-port={public}")).ready().await;
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    for port in [app.port(), node.http().port(), node.grpc().port(), node.metrics().port(), public] {
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap_or_else(|error| panic!("port {port}: {error}"));
+        if has_ipv6 && port != app.port() {
+            TcpStream::connect(("::1", port)).await.unwrap_or_else(|error| panic!("port {port} on ::1: {error}"));
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callboard_tests::app::{App, Reply};
+use callboard_tests::http::request;
 use callboard_tests::node::{Node, Setup};
 use callboard_tests::wait::{Gate, PATIENCE, eventually};
+use serde_json::json;
 
 /// An app whose `/block` waits at a gate, and a call that is inside.
 async fn blocked(setup: Setup) -> (App, Arc<Gate>, Node, tokio::task::JoinHandle<Option<u16>>) {
@@ -165,4 +167,36 @@ async fn a_call_under_way_finishes_in_a_blocked_shutdown() {
     gate.open();
     assert_eq!(call.await.expect("sent"), Some(200));
     assert_eq!(node.wait_end(PATIENCE).await.code(), Some(0));
+}
+
+/// dapr.md 2.1; DESIGN 2.4: the end of an activation is a turn, which may save; new calls are told that it is over.
+#[tokio::test]
+async fn while_a_node_drains_an_ending_actor_may_save_and_new_calls_are_503() {
+    let app = App::hosting(&["cat"]).await;
+    let mut node = Setup::default().app(&app).arg("--dapr-graceful-shutdown-seconds=20").ready().await;
+    let gate = Arc::new(Gate::closed());
+    let (door, address) = (gate.clone(), node.http());
+    app.on("/actors/cat/a", move |call| {
+        let door = door.clone();
+        async move {
+            if call.method == "DELETE" {
+                door.enter().await;
+                let last = json!([{"operation": "upsert", "request": {"key": "last", "value": "words"}}]);
+                let saved = request(address, "PUT", "/v1.0/actors/cat/a/state").json(&last).try_send().await;
+                return Reply::status(if saved.is_ok_and(|saved| saved.status == 204) { 200 } else { 500 });
+            }
+            Reply::ok()
+        }
+    });
+    node.call("cat", "a", "foo").await.expect(200);
+    node.terminate();
+    eventually(PATIENCE, "the DELETE is sent", async || (app.count_of("DELETE", "/actors/cat/a") == 1).then_some(()))
+        .await;
+    let answer = node.post("/v1.0/actors/cat/b/method/foo").within(Duration::from_secs(10)).send().await;
+    answer.expect_error(503, "ERR_ACTOR_RUNTIME_CLOSED", "actor runtime is closed");
+    assert_eq!(app.count("/actors/cat/b"), 0);
+    gate.open();
+    assert_eq!(node.wait_end(PATIENCE).await.code(), Some(0));
+    node.restart_ready().await;
+    assert_eq!(node.get_state("cat", "a", "last").await.expect(200).json(), "words");
 }
