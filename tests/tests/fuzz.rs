@@ -17,71 +17,67 @@ use rand::{Rng, SeedableRng};
 
 /// Inputs per body.
 const INPUTS: usize = 2_000;
-/// The same for bodies that start a runtime for every input.
-const SLOW_INPUTS: usize = 500;
 /// Longest input, in bytes.
 const MAX_INPUT: usize = 4_096;
 /// Beginnings of one seed.
 const MAX_PREFIXES: usize = 64;
-/// A body that takes this long for all its inputs hangs: they take a second at most.
+/// A body that takes this long for all its inputs hangs: they take a second.
 const HANGS: Duration = Duration::from_secs(120);
 /// Bytes that mean something to one grammar or another.
 const TELLING: &[u8] = b"\0\x01\x7f\x80\xff/.%+-:;,=&?#|\"'\\{}[]<>()@$*~_ \t\r\n09aAzZeE";
 
 type Body = fn(&[u8]);
 
-/// One test per body, and the list of all: target of `fuzz/`, body, inputs.
+/// One test per body, and the list of all: target of `fuzz/`, and body.
 macro_rules! bodies {
-    ($($target:ident: $body:path, $inputs:expr;)*) => {
+    ($($target:ident: $body:path,)*) => {
         const BODIES: &[(&str, &str)] = &[$((stringify!($target), stringify!($body)),)*];
 
         mod no_input_breaks {
-            use super::{INPUTS, SLOW_INPUTS};
-
             $(#[test]
             fn $target() {
-                super::drive(stringify!($target), $body, $inputs);
+                super::drive(stringify!($target), $body, super::HANGS);
             })*
         }
     };
 }
 
 bodies! {
-    storage_codec: callboard_storage::codec::fuzz_decode, INPUTS;
-    storage_keyspace: callboard_storage::keyspace::fuzz_decode, INPUTS;
-    raft_records: callboard_raft::fuzz_records, INPUTS;
-    raft_snapshot: callboard_raft::fuzz_snapshot, INPUTS;
-    raft_apply: callboard_raft::fuzz_apply, INPUTS;
-    engine_quantity: callboard_engine::quantity::fuzz_quantity, INPUTS;
-    engine_duration: callboard_engine::duration::fuzz_parse, INPUTS;
-    engine_schedule: callboard_engine::schedule::fuzz_schedule, INPUTS;
-    engine_reminder: callboard_engine::reminder::fuzz_request, INPUTS;
-    engine_timer: callboard_engine::timer::fuzz_timer, INPUTS;
-    engine_actor_config: callboard_engine::actor_config::fuzz_config, INPUTS;
-    engine_json: callboard_engine::json::fuzz_json, INPUTS;
-    engine_names: callboard_engine::names::fuzz_name, INPUTS;
-    ingress_route: callboard::ingress::http::route::fuzz_route, INPUTS;
-    ingress_transaction: callboard::ingress::http::actors::fuzz_transaction, INPUTS;
-    ingress_admin_query: callboard::ingress::http::admin::fuzz_query, INPUTS;
-    ingress_connection: callboard::ingress::server::fuzz_connection, SLOW_INPUTS;
-    ingress_upgrade: callboard::ingress::server::fuzz_upgrade, INPUTS;
-    invoke_target: callboard::invoke::target::fuzz_target, INPUTS;
-    invoke_method: callboard::invoke::method::fuzz_normalize, INPUTS;
-    invoke_headers: callboard::invoke::fuzz_headers, INPUTS;
-    invoke_url: callboard::invoke::fuzz_url, INPUTS;
-    app_path: callboard::app::path::fuzz_path, INPUTS;
-    app_answer: callboard::app::http1::fuzz_answer, SLOW_INPUTS;
-    trace_context: callboard::telemetry::trace::fuzz_context, INPUTS;
-    host_opened: callboard::host::opened::fuzz_replay, INPUTS;
-    resources: callboard::resources::fuzz_resources, INPUTS;
-    cli_answer: callboard::cli::fuzz_answer, INPUTS;
-    cli_run_file: callboard::cli::fuzz_run_file, INPUTS;
-    bench_head: callboard::bench::fuzz_head, INPUTS;
+    storage_codec: callboard_storage::codec::fuzz_decode,
+    storage_keyspace: callboard_storage::keyspace::fuzz_decode,
+    raft_records: callboard_raft::fuzz_records,
+    raft_snapshot: callboard_raft::fuzz_snapshot,
+    raft_apply: callboard_raft::fuzz_apply,
+    engine_quantity: callboard_engine::quantity::fuzz_quantity,
+    engine_duration: callboard_engine::duration::fuzz_parse,
+    engine_schedule: callboard_engine::schedule::fuzz_schedule,
+    engine_reminder: callboard_engine::reminder::fuzz_request,
+    engine_timer: callboard_engine::timer::fuzz_timer,
+    engine_actor_config: callboard_engine::actor_config::fuzz_config,
+    engine_json: callboard_engine::json::fuzz_json,
+    engine_names: callboard_engine::names::fuzz_name,
+    ingress_route: callboard::ingress::http::route::fuzz_route,
+    ingress_transaction: callboard::ingress::http::actors::fuzz_transaction,
+    ingress_admin_query: callboard::ingress::http::admin::fuzz_query,
+    ingress_connection: callboard::ingress::server::fuzz_connection,
+    ingress_upgrade: callboard::ingress::server::fuzz_upgrade,
+    invoke_target: callboard::invoke::target::fuzz_target,
+    invoke_method: callboard::invoke::method::fuzz_normalize,
+    invoke_headers: callboard::invoke::fuzz_headers,
+    invoke_url: callboard::invoke::fuzz_url,
+    app_path: callboard::app::path::fuzz_path,
+    app_answer: callboard::app::http1::fuzz_answer,
+    trace_context: callboard::telemetry::trace::fuzz_context,
+    host_opened: callboard::host::opened::fuzz_replay,
+    resources: callboard::resources::fuzz_resources,
+    cli_answer: callboard::cli::fuzz_answer,
+    cli_run_file: callboard::cli::fuzz_run_file,
+    bench_head: callboard::bench::fuzz_head,
 }
 
 /// Runs a body over all its inputs, on a thread of its own so that a hang is seen.
-fn drive(target: &str, body: Body, count: usize) {
-    let inputs = inputs(target, count);
+fn drive(target: &str, body: Body, patience: Duration) {
+    let inputs = inputs(target);
     let current = Arc::new(Mutex::new(Vec::new()));
     let (running, ended) = mpsc::channel::<()>();
     let runner = std::thread::spawn({
@@ -94,7 +90,7 @@ fn drive(target: &str, body: Body, count: usize) {
             }
         }
     });
-    let outcome = ended.recv_timeout(HANGS);
+    let outcome = ended.recv_timeout(patience);
     let input = || current.lock().expect("nobody panics with it").escape_ascii().to_string();
     match outcome {
         Ok(()) | Err(RecvTimeoutError::Timeout) => panic!("{target} does not come back from b\"{}\"", input()),
@@ -104,16 +100,16 @@ fn drive(target: &str, body: Body, count: usize) {
     }
 }
 
-/// The inputs of a body: its seeds, their beginnings, and mutations up to `count` in all.
-fn inputs(target: &str, count: usize) -> Vec<Vec<u8>> {
+/// The inputs of a body: its seeds, their beginnings, and mutations up to [`INPUTS`].
+fn inputs(target: &str) -> Vec<Vec<u8>> {
     let seeds = seeds(target);
     let prefixes = seeds.iter().flat_map(|seed| {
         let step = seed.len().div_ceil(MAX_PREFIXES).max(1);
         (0..seed.len()).step_by(step).map(|end| seed[..end].to_vec())
     });
-    let mut inputs: Vec<Vec<u8>> = seeds.iter().cloned().chain(prefixes.take(count / 2)).collect();
+    let mut inputs: Vec<Vec<u8>> = seeds.iter().cloned().chain(prefixes.take(INPUTS / 2)).collect();
     let mut rng = StdRng::seed_from_u64(0x00ca_11b0_a4d0);
-    while inputs.len() < count {
+    while inputs.len() < INPUTS {
         let mut input = seeds.choose(&mut rng).cloned().unwrap_or_default();
         for _ in 0..rng.random_range(1..=4) {
             mutate(&mut input, &seeds, &mut rng);
@@ -189,4 +185,30 @@ fn every_body_of_the_sources_is_driven() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let found: usize = ["proto", "storage", "raft", "node"].iter().map(|name| count(&root.join(name))).sum();
     assert_eq!(found, BODIES.len(), "a body is not listed here");
+}
+
+/// What a failed run of a body says.
+fn broken(body: Body, patience: Duration) -> String {
+    let failed = std::panic::catch_unwind(|| drive("storage_codec", body, patience)).expect_err("the body is broken");
+    failed.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_body_that_panics_or_hangs_is_told_with_its_input() {
+    let told = broken(|data| assert!(!data.starts_with(b"\x02"), "later version"), HANGS);
+    assert!(told.starts_with("storage_codec panics at b\"\\x02"), "{told}");
+    let hangs = |data: &[u8]| {
+        while data.starts_with(b"\x02") {
+            std::thread::park();
+        }
+    };
+    let told = broken(hangs, Duration::from_secs(1));
+    assert!(told.starts_with("storage_codec does not come back from b\"\\x02"), "{told}");
+}
+
+#[test]
+fn two_runs_have_the_same_inputs() {
+    let first = inputs("engine_duration");
+    assert_eq!(first.len(), INPUTS);
+    assert_eq!(first, inputs("engine_duration"));
 }

@@ -53,6 +53,7 @@ impl Answer {
 /// Reads a whole answer of at most `limit` bytes.
 pub(super) async fn whole(answer: Answer, inner: &Inner, limit: u64) -> Result<Bytes, Error> {
     let mut partial = BytesMut::new();
+    let declared = answer.declared_length();
     let read = match answer {
         Answer::Http1(exchange) => exchange.collect(limit, &mut partial).await,
         Answer::Http2(answer) => answer.collect(limit).await,
@@ -60,7 +61,7 @@ pub(super) async fn whole(answer: Answer, inner: &Inner, limit: u64) -> Result<B
     match read {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(Error::TooLarge { limit }),
-        Err(ReadError::Short) if inner.still_listens().await => Ok(partial.freeze()),
+        Err(ReadError::Short) if declared.is_some() && inner.still_listens().await => Ok(partial.freeze()),
         Err(error) => {
             inner.connection_failed();
             Err(Error::Lost(error.to_string()))
@@ -117,6 +118,8 @@ struct Streamed {
     rest: Rest,
     /// Bytes still due by the declared length, if that is passed on.
     due: Option<u64>,
+    /// It has a declared length at all: only such a body can be shorter than it says and yet be whole.
+    declared: bool,
     /// The channel whose port tells a short end from a death; `None` for external endpoints.
     inner: Option<Arc<Inner>>,
     _slot: Option<OwnedSemaphorePermit>,
@@ -139,11 +142,11 @@ impl Streamed {
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let due = declared.filter(|length| *length > TRUSTED_LENGTH);
-        Self { head, rest, due, inner, _slot: slot }
+        Self { head, rest, due, declared: declared.is_some(), inner, _slot: slot }
     }
 
     fn failed(&mut self, error: ReadError) -> Result<(), body::Error> {
-        if let (ReadError::Short, None, Some(inner)) = (&error, self.due, &self.inner) {
+        if let (ReadError::Short, true, None, Some(inner)) = (&error, self.declared, self.due, &self.inner) {
             let inner = inner.clone();
             self.rest = Rest::Judging(Box::pin(async move { inner.still_listens().await }));
             return Ok(());

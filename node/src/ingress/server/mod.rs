@@ -250,11 +250,14 @@ pub fn fuzz_connection(data: &[u8]) {
     runtime.block_on(async {
         let tasks = Tasks::new();
         let server = Server::new(tasks.clone(), Protocols::Http1AndH2c, ServerLimits::default());
-        let (mut client, stream) = tokio::io::duplex(data.len() + 1);
+        let (mut client, stream) = tokio::io::duplex(data.len().max(FUZZED_BUFFER));
         server.shared.on_connection(stream, &Echo);
         let told = async {
             // A server that has heard enough closes: neither write needs to succeed.
             let _ = client.write_all(data).await;
+            for _ in 0..FUZZED_STEPS {
+                tokio::task::yield_now().await;
+            }
             let _ = client.shutdown().await;
             let _ = client.read_to_end(&mut Vec::new()).await;
             server.shared.connections.ended().await;
@@ -264,8 +267,12 @@ pub fn fuzz_connection(data: &[u8]) {
     });
 }
 
+/// What fits between client and server, each way.
+const FUZZED_BUFFER: usize = 64 << 10;
 /// The largest body that the fuzz body's handler takes.
 const FUZZED_BODY: u64 = 64 << 10;
+/// What the server may do before it sees that the client has said all: HTTP/2 answers nobody who has left.
+const FUZZED_STEPS: usize = 64;
 /// Far longer than an exchange in memory takes, and shorter than any of the server's own limits.
 const FUZZED_TIME: Duration = Duration::from_secs(4);
 

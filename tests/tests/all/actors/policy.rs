@@ -103,7 +103,7 @@ async fn a_firing_that_is_given_up_is_shown_and_the_schedule_goes_on() {
     stage.node.remind(CAT, &id, "r", body).await;
     stage.app.wait_answered(3, &callback, PATIENCE).await;
     callboard_tests::wait::eventually(PATIENCE, "the given-up firings are shown", async || {
-        let answer = stage.node.get("/cluster/v1/reminders?limit=10000").send().await.expect(200).json();
+        let answer = stage.node.get("/cluster/v1/reminders?limit=1000").send().await.expect(200).json();
         let given_up = answer["givenUp"].as_array().expect("a list");
         (given_up.iter().filter(|firing| firing["id"] == id).count() >= 3).then_some(())
     })
