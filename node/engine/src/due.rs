@@ -2,8 +2,8 @@
 //!
 //! A partition may hold far more reminders than fit in memory, and they lie in a durable index ordered by [`DueKey`]. The
 //! owner keeps the earliest of them here. The rule that makes this exact is the *cursor*: every reminder of the index
-//! whose key is at or below the cursor is in this table; those above are the index's, and a later scan from the cursor
-//! brings them. The table learns of changes from the effects of applied commands ([`DueTable::put`],
+//! whose key is at or below the cursor is in this table, or left out for a named reason (below); those above are the
+//! index's, and a later scan from the cursor brings them. The table learns of changes from the effects of applied commands ([`DueTable::put`],
 //! [`DueTable::remove`]): at or below the cursor they are taken in, above it they are left to the index.
 //!
 //! *Scans race with effects.* A scan reads the index at some instant, its rows arrive later, and effects arrive in
@@ -16,83 +16,39 @@
 //! of that reminder is handed out, whatever is put: a successor is held back until [`DueTable::resolved`]. A pending
 //! firing waits for its next attempt here as well.
 //!
+//! *A few firings per actor.* Turns of an actor are serial, so an actor has at most `pending_per_actor` firings pending;
+//! its other reminders are set aside and hold up nobody (`queue`).
+//!
+//! *Types that nobody hosts.* The reminders of a type without a host stay due in the index, but are of no use here: the
+//! shell *parks* the type ([`DueTable::park`]), and nothing of it is in memory until [`DueTable::unpark`] finds it hosted.
+//! A firing that was handed out before hosts changed says nothing of the present ones, so it cannot park.
+//!
+//! *Starting over.* What was left to the index below the cursor (a parked type, too many reminders of one actor) comes
+//! back in one way: the queue is forgotten, the cursor returns to the start, a running scan is void. What is pending
+//! stays, so nothing is handed out twice at a time.
+//!
 //! The table is a cache with a memory: it may hand out a firing whose reminder was deleted or moved an instant ago, since
 //! effects travel. The shell reads the row right before it dispatches; when the row is absent or of another version it
 //! calls [`DueTable::resolved`] and forgets the firing.
 //!
 //! *Invariants.* Nothing is handed out before it is due. No reminder of the index is forgotten. At most one firing per
-//! reminder is pending. Memory: at most 2 x `window` queued, `pending` pending or held, and 2 x `window` notes.
+//! reminder is pending. Memory: at most 2 x `window` queued or set aside, `pending` pending or held, 2 x `window` notes,
+//! `parked_types` types.
 //!
 //! *Deliberately absent:* I/O, a clock, failure policies (`reminder`), anything that outlives the epoch: a node that
 //! regains a partition makes another table and scans.
+
+mod queue;
+mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use callboard_types::{ActorKey, Timestamp};
 
-/// The name of a reminder within its partition.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReminderId {
-    pub actor: ActorKey,
-    pub name: Arc<str>,
-}
-
-/// A place in the due-time index. The order is that of the fields: due instant, namespace, type, id, name, texts by their
-/// bytes. The durable index scans in exactly this order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DueKey {
-    pub due: Timestamp,
-    pub id: ReminderId,
-}
-
-/// A reminder as the index and the effects show it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueEntry {
-    pub key: DueKey,
-    /// Tells a re-registered reminder from its predecessor; rises.
-    pub generation: u64,
-    /// The occurrence that is due; rises within a generation.
-    pub occurrence: u64,
-}
-
-/// One occurrence to deliver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Firing {
-    pub id: ReminderId,
-    pub generation: u64,
-    pub occurrence: u64,
-    /// The scheduled instant, on every attempt.
-    pub due: Timestamp,
-    /// Counts from 1.
-    pub attempt: u32,
-}
-
-/// A scan of the index that the table needs: rows strictly after `after`, in order, at most `limit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scan {
-    pub after: Option<DueKey>,
-    pub limit: usize,
-}
-
-/// What a table holds at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Reminders queued in memory; up to twice as many for a while. At least 1.
-    pub window: usize,
-    /// Firings taken and not resolved, those that wait for another attempt included. At the limit only further attempts
-    /// are handed out: reminders of an app that cannot be reached then hold up the others of the partition.
-    pub pending: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { window: 8_192, pending: 65_536 }
-    }
-}
-
-/// (generation, occurrence): a higher one is a later form of the same reminder.
-type Version = (u64, u64);
+use queue::Queue;
+use vocabulary::Version;
+pub use vocabulary::{DueEntry, DueKey, Firing, Limits, ReminderId, Scan};
 
 /// Up to where the table is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +80,8 @@ struct Pending {
     current: bool,
     /// What follows it, held back until it is resolved.
     successor: Option<DueEntry>,
+    /// Of which hosts its latest attempt was asked: [`DueTable::hosts`] at that time.
+    hosts: u64,
 }
 
 /// What happened to a reminder while a scan ran.
@@ -147,26 +105,30 @@ struct RunningScan {
 pub struct DueTable {
     limits: Limits,
     cursor: Cursor,
-    /// Reminders at or below the cursor that are neither pending nor held back.
-    queue: BTreeMap<DueKey, Version>,
-    /// The due instant under which each of them is queued.
-    queued: HashMap<ReminderId, Timestamp>,
+    /// Reminders at or below the cursor that are neither pending nor held back, of types that are not parked.
+    queue: Queue,
     pending: HashMap<ReminderId, Pending>,
     /// The pending firings that wait, by when.
     waiting: BTreeSet<(Timestamp, ReminderId)>,
+    /// Namespace and type of reminders that nobody hosts.
+    parked: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Counts the reported changes of hosts.
+    hosts: u64,
     scan: Option<RunningScan>,
 }
 
 impl DueTable {
     pub fn new(limits: Limits) -> Self {
-        assert!(limits.window > 0 && limits.pending > 0, "a table without room never fires");
+        let room = limits.window.min(limits.pending).min(limits.pending_per_actor);
+        assert!(room > 0, "a table without room never fires");
         Self {
             limits,
             cursor: Cursor::Start,
-            queue: BTreeMap::new(),
-            queued: HashMap::new(),
+            queue: Queue::new(&limits),
             pending: HashMap::new(),
             waiting: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            hosts: 0,
             scan: None,
         }
     }
@@ -182,7 +144,9 @@ impl DueTable {
     pub fn remove(&mut self, id: &ReminderId, generation: u64) {
         let up_to = (generation, u64::MAX);
         self.note(id, up_to, None);
-        self.unqueue(id, up_to);
+        if self.queue.version(id).is_some_and(|known| known <= up_to) {
+            self.queue.remove(id);
+        }
         let Some(pending) = self.pending.get_mut(id) else { return };
         if pending.successor.as_ref().is_some_and(|next| next.version() <= up_to) {
             pending.successor = None;
@@ -238,19 +202,68 @@ impl DueTable {
         self.wait(firing, at, 0);
     }
 
+    /// Nobody hosts the type of this firing: the firing leaves memory, though the index has it as due, and until
+    /// [`unpark`](Self::unpark) nothing of the type is queued, counted or handed out. Firings of the type that are under
+    /// way stay pending until their own outcome; those that wait leave, and begin with attempt 1 when they come back.
+    ///
+    /// False: nothing happened, and the firing wants [`again_at`](Self::again_at). Too many types are parked, or hosts
+    /// have changed since the firing was handed out.
+    #[must_use]
+    pub fn park(&mut self, firing: &Firing) -> bool {
+        let Some(pending) = self.pending.get(&firing.id).filter(|pending| pending.is_under_way(firing)) else {
+            return true;
+        };
+        if pending.hosts != self.hosts {
+            return false;
+        }
+        let actor = &firing.id.actor;
+        if !self.is_parked(actor) {
+            if self.parked.len() >= self.limits.parked_types {
+                return false;
+            }
+            self.parked.insert((actor.namespace.clone(), actor.actor_type.clone()));
+            let is_of_type =
+                |other: &ActorKey| (&other.namespace, &other.actor_type) == (&actor.namespace, &actor.actor_type);
+            self.queue.retain(|other| !is_of_type(other));
+            let waiting = self.waiting.iter().map(|(_, id)| id).filter(|id| is_of_type(&id.actor));
+            for id in waiting.cloned().collect::<Vec<_>>() {
+                self.release(&id);
+            }
+        }
+        self.release(&firing.id);
+        true
+    }
+
+    /// The hosts may have changed: `hosts` says of a (namespace, type) whether somebody hosts it. Types that are hosted
+    /// again fire again. To be called after each change.
+    pub fn unpark(&mut self, hosts: impl Fn(&str, &str) -> bool) {
+        self.hosts += 1;
+        let before = self.parked.len();
+        self.parked.retain(|(namespace, actor_type)| !hosts(namespace, actor_type));
+        if self.parked.len() < before {
+            self.start_over();
+        }
+    }
+
     /// The scan that is needed, if any. It counts as running until [`refill`](Self::refill) or
     /// [`refill_failed`](Self::refill_failed); it must read the index after this call.
     pub fn wants_refill(&mut self) -> Option<Scan> {
-        let after = match &self.cursor {
-            Cursor::End => return None,
-            Cursor::Start => None,
-            Cursor::At(key) => Some(key.clone()),
-        };
-        if self.scan.is_some() || self.queue.len() > self.limits.window / 2 {
+        if self.scan.is_some() {
             return None;
         }
+        // Not before the window is complete: starting over serves all actors that wait for it at once.
+        if self.queue.is_starved() && !self.has_room_beyond_the_cursor() {
+            self.start_over();
+        }
+        if !self.has_room_beyond_the_cursor() {
+            return None;
+        }
+        let after = match &self.cursor {
+            Cursor::End | Cursor::Start => None,
+            Cursor::At(key) => Some(key.clone()),
+        };
         self.scan = Some(RunningScan { after: after.clone(), void: false, notes: BTreeMap::new() });
-        Some(Scan { after, limit: self.limits.window - self.queue.len() })
+        Some(Scan { after, limit: self.limits.window - self.queue.ready() })
     }
 
     /// The rows of the running scan; `exhausted`: there were none beyond them.
@@ -295,22 +308,24 @@ impl DueTable {
         self.pending.len()
     }
 
-    /// Reminders queued in memory.
+    /// Reminders queued in memory, those set aside included.
     pub fn loaded(&self) -> usize {
         self.queue.len()
     }
 
+    fn has_room_beyond_the_cursor(&self) -> bool {
+        self.cursor != Cursor::End && self.queue.ready() <= self.limits.window / 2
+    }
+
     fn next_queued(&self) -> Option<Timestamp> {
-        let room = self.pending.len() < self.limits.pending;
-        self.queue.first_key_value().filter(|_| room).map(|(key, _)| key.due)
+        self.queue.next().filter(|_| self.pending.len() < self.limits.pending)
     }
 
     fn take_queued(&mut self, now: Timestamp) -> Option<Firing> {
-        let first = self.queue.first_entry().filter(|first| first.key().due <= now)?;
-        let (DueKey { due, id }, (generation, occurrence)) = first.remove_entry();
-        self.queued.remove(&id);
+        let (DueKey { due, id }, (generation, occurrence)) = self.queue.begin(now)?;
         let firing = Firing { id: id.clone(), generation, occurrence, due, attempt: 1 };
-        let pending = Pending { firing: firing.clone(), waits_until: None, current: true, successor: None };
+        let pending =
+            Pending { firing: firing.clone(), waits_until: None, current: true, successor: None, hosts: self.hosts };
         let before = self.pending.insert(id, pending);
         assert!(before.is_none(), "what is pending is not queued");
         Some(firing)
@@ -323,15 +338,16 @@ impl DueTable {
         let (_, id) = self.waiting.pop_first()?;
         let pending = self.pending.get_mut(&id).expect("what waits is pending");
         pending.waits_until = None;
+        pending.hosts = self.hosts;
         Some(pending.firing.clone())
     }
 
     fn wait(&mut self, firing: &Firing, at: Timestamp, consumed: u32) {
-        let Some(pending) = self.pending.get_mut(&firing.id) else { return };
-        if !pending.is_under_way(firing) {
+        let parked = self.is_parked(&firing.id.actor);
+        let Some(pending) = self.pending.get_mut(&firing.id).filter(|pending| pending.is_under_way(firing)) else {
             return;
-        }
-        if !pending.current {
+        };
+        if parked || !pending.current {
             self.release(&firing.id);
             return;
         }
@@ -346,15 +362,17 @@ impl DueTable {
         if let Some(at) = pending.waits_until {
             self.waiting.remove(&(at, id.clone()));
         }
+        self.queue.end(&id.actor);
         if let Some(next) = pending.successor {
             self.take_in(next);
             self.evict();
         }
     }
 
-    /// Brings the table to a reminder's form, unless it knows a later one. Above the cursor it is left to the index.
+    /// Brings the table to a reminder's form, unless it knows a later one. What it does not cover is left to the index.
     fn take_in(&mut self, entry: DueEntry) {
         let version = entry.version();
+        let covered = self.covers(&entry.key);
         if let Some(pending) = self.pending.get_mut(&entry.key.id) {
             if pending.firing.version() >= version {
                 return;
@@ -363,34 +381,30 @@ impl DueTable {
             if pending.waits_until.is_none() {
                 let known = pending.successor.as_ref().map(DueEntry::version);
                 if known.is_none_or(|known| known < version) {
-                    pending.successor = self.cursor.covers(&entry.key).then_some(entry);
+                    pending.successor = covered.then_some(entry);
                 }
                 return;
             }
             pending.successor = None;
             self.release(&entry.key.id);
         }
-        if let Some(due) = self.queued.get(&entry.key.id) {
-            let key = DueKey { due: *due, id: entry.key.id.clone() };
-            if self.queue.get(&key).is_some_and(|known| *known >= version) {
-                return;
-            }
-            self.queue.remove(&key);
-            self.queued.remove(&key.id);
+        match self.queue.version(&entry.key.id) {
+            Some(known) if known >= version => return,
+            Some(_older) => self.queue.remove(&entry.key.id),
+            None => {}
         }
-        if self.cursor.covers(&entry.key) {
-            self.queued.insert(entry.key.id.clone(), entry.key.due);
+        if self.covers(&entry.key) {
             self.queue.insert(entry.key, version);
         }
     }
 
-    fn unqueue(&mut self, id: &ReminderId, up_to: Version) {
-        let Some(due) = self.queued.get(id) else { return };
-        let key = DueKey { due: *due, id: id.clone() };
-        if self.queue.get(&key).is_some_and(|version| *version <= up_to) {
-            self.queue.remove(&key);
-            self.queued.remove(id);
-        }
+    /// Whether a reminder at this place belongs in memory.
+    fn covers(&self, key: &DueKey) -> bool {
+        self.cursor.covers(key) && !self.is_parked(&key.id.actor) && !self.queue.leaves_out(key)
+    }
+
+    fn is_parked(&self, actor: &ActorKey) -> bool {
+        !self.parked.is_empty() && self.parked.contains(&(actor.namespace.clone(), actor.actor_type.clone()))
     }
 
     /// Gives the latest of the queue back to the index when there are too many, and lowers the cursor accordingly.
@@ -398,13 +412,20 @@ impl DueTable {
         if self.queue.len() <= 2 * self.limits.window {
             return;
         }
-        while self.queue.len() > self.limits.window {
-            let Some((key, _)) = self.queue.pop_last() else { break };
-            self.queued.remove(&key.id);
+        if let Some(last) = self.queue.evict(self.limits.window) {
+            self.cursor = Cursor::At(last);
         }
-        if let Some((last, _)) = self.queue.last_key_value() {
-            self.cursor = Cursor::At(last.clone());
-        }
+        self.void_scan();
+    }
+
+    /// Forgets what is queued; the index is to be scanned from its start.
+    fn start_over(&mut self) {
+        self.queue.clear();
+        self.cursor = Cursor::Start;
+        self.void_scan();
+    }
+
+    fn void_scan(&mut self) {
         if let Some(scan) = &mut self.scan {
             scan.make_void();
         }
@@ -424,18 +445,6 @@ impl DueTable {
     }
 }
 
-impl DueEntry {
-    fn version(&self) -> Version {
-        (self.generation, self.occurrence)
-    }
-}
-
-impl Firing {
-    fn version(&self) -> Version {
-        (self.generation, self.occurrence)
-    }
-}
-
 impl Pending {
     fn is_under_way(&self, firing: &Firing) -> bool {
         self.waits_until.is_none() && self.firing.version() == firing.version()
@@ -452,6 +461,10 @@ impl RunningScan {
 #[cfg(test)]
 #[path = "due/due_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "due/sharing_test.rs"]
+mod sharing_tests;
 
 #[cfg(test)]
 #[path = "due/model_test.rs"]

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use callboard_engine::activation::EndReason;
 use callboard_engine::Instant;
+use callboard_engine::activation::EndReason;
 use callboard_engine::mailbox::{Counts, ReentrancyId, RequestKind};
 use callboard_engine::partition::partition_of_key;
 use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState};
@@ -248,10 +248,8 @@ impl Actors {
                 Err(error) => return Err(error.into()),
             };
             if clock::monotonic() >= until || self.inner.tasks.is_stopping() {
-                return Err(match error {
-                    OwnerError::NoHost => Error::NoHost(actor.clone()),
-                    error => error.into(),
-                });
+                let no_host = matches!(error, OwnerError::NoHost);
+                return Err(if no_host { Error::NoHost(actor.clone()) } else { error.into() });
             }
             self.not_closed()?;
             if owner.is_serving() {

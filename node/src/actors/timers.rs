@@ -44,8 +44,12 @@ impl Actors {
             for tick in due {
                 tasks.spawn(Kind::Work, "timer", self.clone().tick(tick));
             }
-            let sleep =
-                self.inner.timers.next_due().filter(|_| !draining).map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
+            let sleep = self
+                .inner
+                .timers
+                .next_due()
+                .filter(|_| !draining)
+                .map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
             tokio::select! {
                 biased;
                 () = tasks.stopping() => return,

@@ -189,7 +189,10 @@ mod tests {
     #[test]
     fn the_first_refusal_of_a_closed_period_is_proof_that_nothing_is_left() {
         let mut life = plain();
-        assert!(life.on(Event::Refused), "also before the port was ever open: an earlier life of the node may have been");
+        assert!(
+            life.on(Event::Refused),
+            "also before the port was ever open: an earlier life of the node may have been"
+        );
         assert!(!life.on(Event::Refused));
         assert_eq!(life.view().incarnation, 1);
         life.on(Event::Accepted);

@@ -180,15 +180,25 @@ fn serve(start: Start) -> anyhow::Result<u8> {
     let temporary = start.data.is_ephemeral().then(|| start.data.path().to_owned());
     let result = runtime.block_on(async {
         let _signals = signals::watch(&shutdown)?;
-        forced_or(&shutdown, crate::boot::run(start, shutdown.clone())).await
+        tokio::select! {
+            biased;
+            () = shutdown.forced.cancelled() => {
+                // The folder goes with the node where it ends in order; here nothing is dropped any more.
+                temporary.as_deref().map(std::fs::remove_dir_all);
+                end(1)
+            }
+            result = crate::boot::run(start, shutdown.clone()) => result,
+        }
     });
-    // A forced end waits for nobody, least of all for work on blocking threads.
     runtime.shutdown_background();
-    if let Some(folder) = temporary.filter(|_| shutdown.forced.is_cancelled()) {
-        // Dropped with the node when it ended in order; then there is nothing left to remove.
-        let _ = std::fs::remove_dir_all(folder);
-    }
-    result
+    end(result.unwrap_or_else(|error| report(&error)))
+}
+
+/// Ends the process without running the static destructors of C++: threads of the store may still be using what those
+/// destroy, and a node that ended in order must not end by a signal. Everything of ours has been dropped or does not matter.
+fn end(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(i32::from(code))
 }
 
 /// The answer of `node`, or 1 as soon as the end is forced.

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard_engine::Instant;
+use callboard_engine::drain::DrainConfig;
 use callboard_engine::due::{self, DueTable};
 use callboard_engine::guard::SealedTurn;
 use callboard_engine::mailbox::{EpochToken, Limits as MailboxLimits, Mailboxes};
-use callboard_engine::Instant;
-use callboard_engine::drain::DrainConfig;
 use callboard_raft::Tenure;
 use callboard_types::{ActorKey, Timestamp};
 use parking_lot::Mutex;

@@ -67,7 +67,12 @@ impl Reign {
             Verdict::Answered => self.conclude(&firing, &reminder, None).await,
             Verdict::Again => self.again(&firing),
             Verdict::Unwanted => self.resolved(&firing),
-            Verdict::NoHost => self.again(&firing),
+            Verdict::NoHost => {
+                let parked = self.table.lock().due.park(&firing);
+                if !parked {
+                    self.again(&firing);
+                }
+            }
             Verdict::Failed(why) => self.failed(&firing, &reminder, why).await,
         }
     }

@@ -54,6 +54,10 @@ impl Reign {
                     if changed.is_err() {
                         return;
                     }
+                    let hosted = app.borrow_and_update().hosted.clone();
+                    self.table.lock().due.unpark(|_namespace, name| {
+                        hosted.as_ref().is_some_and(|hosted| hosted.types.contains_key(name))
+                    });
                 }
                 () = tokio::time::sleep(look.sleep) => {}
             }

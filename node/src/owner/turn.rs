@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_engine::Instant;
 use callboard_engine::mailbox::{
-    Admission, CallId, Deactivation, ReentrancyId, Refusal, Reopen, Request, RequestKind, Start, TurnEnd,
-    TurnId, TypeConfig as MailboxConfig,
+    Admission, CallId, Deactivation, ReentrancyId, Refusal, Reopen, Request, RequestKind, Start, TurnEnd, TurnId,
+    TypeConfig as MailboxConfig,
 };
 use callboard_engine::{actor_config, mailbox};
 use callboard_types::ActorKey;

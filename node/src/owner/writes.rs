@@ -74,7 +74,8 @@ impl Reign {
         self.common.tasks.spawn(Kind::Work, "commit", async move {
             let Write { author, ops, now } = write;
             let number = author.as_ref().map(|author| (author.token.activation, author.number));
-            let result = reign.propose(ActorCommand { epoch: reign.tenure.epoch(), actor, write: number, now, ops }).await;
+            let result =
+                reign.propose(ActorCommand { epoch: reign.tenure.epoch(), actor, write: number, now, ops }).await;
             if let Some(announced) = announced {
                 announced.resolve(outcome(&result));
             }

@@ -11,7 +11,7 @@ fn entry(n: u32, due: i64, generation: u64, occurrence: u64) -> DueEntry {
 }
 
 fn limits(window: usize, pending: usize) -> Limits {
-    Limits { window, pending }
+    Limits { window, pending, ..Limits::default() }
 }
 
 /// A table that holds the whole of an index with these rows.

@@ -1,13 +1,17 @@
 //! The due table against a model that holds the whole index: whatever the interleaving of changes, late effects, scans,
-//! takes, failures and restarts, nothing is early, nothing is taken twice at a time, and nothing is forgotten.
+//! takes, failures, restarts, and types that lose and find hosts, nothing is early, nothing is taken twice at a time,
+//! nothing that could be taken is kept back, and nothing is forgotten.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+
+const REMINDERS: u8 = 18;
+const TYPES: u8 = 3;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -29,6 +33,15 @@ enum Op {
     Answer(Index),
     Fail(Index, i64),
     Lose(Index, i64),
+    /// The app hosts the type, or does so no more.
+    Host {
+        actor_type: u8,
+        hosted: bool,
+    },
+    /// The table hears of it.
+    NoticeHosts,
+    /// A firing found nobody that hosts its type, when it looked.
+    FindNoHost(Index),
     AskScan,
     /// The running scan reads the index at this moment.
     ReadIndex,
@@ -50,6 +63,14 @@ enum Effect {
     Gone(ReminderId, u64),
 }
 
+/// A firing that the shell has.
+#[derive(Debug)]
+struct Out {
+    firing: Firing,
+    /// Its type was without a host at some time since it was taken.
+    no_host: bool,
+}
+
 /// A partition: its rows, the effects that the table has not seen yet, and the table.
 struct World {
     limits: Limits,
@@ -58,14 +79,23 @@ struct World {
     effects: VecDeque<Effect>,
     log_index: u64,
     now: i64,
-    out: Vec<Firing>,
+    out: Vec<Out>,
+    unhosted: BTreeSet<Arc<str>>,
+    /// The table has not heard of the last change of hosts.
+    unnoticed: bool,
     scan: Option<Scan>,
     read: Option<(Vec<DueEntry>, bool)>,
     fired: usize,
 }
 
+fn actor_type(n: u8) -> Arc<str> {
+    format!("T{n}").into()
+}
+
+/// Five actors of three types have two reminders each, and one has eight.
 fn id(n: u8) -> ReminderId {
-    ReminderId { actor: ActorKey::new("ns", "T", n.to_string()), name: "r".into() }
+    let actor = if n < 10 { n / 2 } else { 5 };
+    ReminderId { actor: ActorKey::new("ns", actor_type(actor % 3), actor.to_string()), name: n.to_string().into() }
 }
 
 impl World {
@@ -78,6 +108,8 @@ impl World {
             log_index: 0,
             now: 0,
             out: Vec::new(),
+            unhosted: BTreeSet::new(),
+            unnoticed: false,
             scan: None,
             read: None,
             fired: 0,
@@ -108,6 +140,9 @@ impl World {
             Op::Lose(which, after) => self.with_one_out(which, |world, firing| {
                 world.table.again_at(&firing, Timestamp(world.now + after));
             }),
+            Op::Host { actor_type: n, hosted } => self.host(actor_type(n), hosted),
+            Op::NoticeHosts => self.notice_hosts(),
+            Op::FindNoHost(which) => self.find_no_host(which),
             Op::AskScan => {
                 if let Some(scan) = self.table.wants_refill() {
                     assert!(self.scan.is_none(), "one scan at a time");
@@ -123,9 +158,42 @@ impl World {
                 }
             }
             Op::Restart => {
-                let World { limits, rows, log_index, now, fired, .. } =
+                let World { limits, rows, log_index, now, fired, unhosted, .. } =
                     std::mem::replace(self, World::new(self.limits));
-                *self = World { rows, log_index, now, fired, ..World::new(limits) };
+                *self = World { rows, log_index, now, fired, unhosted, ..World::new(limits) };
+            }
+        }
+        self.table.check();
+    }
+
+    fn host(&mut self, actor_type: Arc<str>, hosted: bool) {
+        if hosted {
+            self.unnoticed |= self.unhosted.remove(&actor_type);
+            return;
+        }
+        let of_type = |out: &&mut Out| out.firing.id.actor.actor_type == actor_type;
+        self.out.iter_mut().filter(of_type).for_each(|out| out.no_host = true);
+        self.unnoticed |= self.unhosted.insert(actor_type);
+    }
+
+    fn notice_hosts(&mut self) {
+        if std::mem::take(&mut self.unnoticed) {
+            self.table.unpark(|namespace, actor_type| {
+                assert_eq!(namespace, "ns");
+                !self.unhosted.contains(actor_type)
+            });
+        }
+    }
+
+    fn find_no_host(&mut self, which: Index) {
+        if self.out.is_empty() {
+            return;
+        }
+        let at = which.index(self.out.len());
+        if self.out[at].no_host {
+            let Out { firing, .. } = self.out.swap_remove(at);
+            if !self.table.park(&firing) {
+                self.table.again_at(&firing, Timestamp(self.now));
             }
         }
     }
@@ -141,18 +209,23 @@ impl World {
     }
 
     fn take(&mut self, max: usize) {
-        for firing in self.table.take_due(Timestamp(self.now), max) {
+        let firings = self.table.take_due(Timestamp(self.now), max);
+        let all_taken = firings.len() < max;
+        for firing in firings {
             assert!(firing.due.0 <= self.now, "nothing is early");
-            assert!(self.out.iter().all(|other| other.id != firing.id), "one occurrence at a time");
+            assert!(self.out.iter().all(|other| other.firing.id != firing.id), "one occurrence at a time");
+            assert!(!self.table.is_parked(&firing.id.actor), "nothing of a parked type");
             if let Some(row) = self.rows.get(&firing.id)
                 && row.entry.version() == firing.version()
             {
                 assert_eq!(row.entry.key.due, firing.due);
             }
-            self.out.push(firing);
+            let no_host = self.unhosted.contains(&firing.id.actor.actor_type);
+            self.out.push(Out { firing, no_host });
         }
-        assert!(self.table.pending() <= self.limits.pending);
-        assert!(self.table.loaded() <= 2 * self.limits.window);
+        if all_taken {
+            assert!(self.table.next_due().is_none_or(|at| at.0 > self.now), "what is due now can be taken now");
+        }
     }
 
     /// As the shell does: compare with the row, run the turn, propose the outcome, resolve.
@@ -175,8 +248,8 @@ impl World {
 
     fn with_one_out(&mut self, which: Index, act: impl FnOnce(&mut World, Firing)) {
         if !self.out.is_empty() {
-            let firing = self.out.swap_remove(which.index(self.out.len()));
-            act(self, firing);
+            let out = self.out.swap_remove(which.index(self.out.len()));
+            act(self, out.firing);
         }
     }
 
@@ -198,18 +271,22 @@ impl World {
         }
     }
 
-    /// All that is on its way arrives, time passes far beyond every due instant, and every firing is answered.
+    /// All that is on its way arrives, every type is hosted, time passes far beyond every due instant, and every firing
+    /// is answered.
     fn finish(&mut self) {
         self.now = i64::MAX / 2;
+        (0..TYPES).for_each(|n| self.host(actor_type(n), true));
+        self.notice_hosts();
         for _ in 0..10_000 {
             self.deliver(usize::MAX);
             self.apply(Op::AskScan);
             self.read_index();
             self.rows_arrive();
             self.take(3);
-            for firing in std::mem::take(&mut self.out) {
-                self.answer(firing);
+            for out in std::mem::take(&mut self.out) {
+                self.answer(out.firing);
             }
+            self.table.check();
             if self.rows.is_empty() && self.effects.is_empty() {
                 break;
             }
@@ -220,17 +297,66 @@ impl World {
     }
 }
 
+impl DueTable {
+    /// The invariants that hold between any two calls.
+    fn check(&self) {
+        let queue = &self.queue;
+        assert!(self.pending.len() <= self.limits.pending && self.parked.len() <= self.limits.parked_types);
+        assert!(queue.len() <= 2 * self.limits.window);
+        let mut queued: BTreeMap<ReminderId, Timestamp> =
+            queue.ready.keys().map(|key| (key.id.clone(), key.due)).collect();
+        for (actor, line) in &queue.lines {
+            let pending = self.pending.keys().filter(|id| id.actor == *actor).count();
+            assert_eq!(line.pending, pending);
+            assert!(pending <= self.limits.pending_per_actor);
+            assert!(pending > 0 || !line.aside.is_empty(), "a line is dropped with its last firing");
+            assert!(line.aside.last_key_value().is_none_or(|(last, _)| line.left_from.iter().all(|from| last < from)));
+            if let Some(((due, _), _)) = line.aside.first_key_value()
+                && pending < self.limits.pending_per_actor
+            {
+                assert!(
+                    queue.ready.keys().any(|key| key.id.actor == *actor && key.due <= *due),
+                    "nobody is passed over"
+                );
+            }
+            for (due, name) in line.aside.keys() {
+                queued.insert(ReminderId { actor: actor.clone(), name: name.clone() }, *due);
+            }
+        }
+        assert!(self.pending.keys().all(|id| queue.lines.contains_key(&id.actor)));
+        assert!(queue.len() - queue.ready() <= self.limits.window / 2, "what is set aside leaves room for others");
+        assert_eq!(queued.len(), queue.len());
+        for (id, due) in &queued {
+            let key = DueKey { due: *due, id: id.clone() };
+            assert_eq!(queue.due_of.get(id), Some(due));
+            assert!(self.cursor.covers(&key) && !self.pending.contains_key(id) && !self.is_parked(&id.actor));
+        }
+        if let Some((first, _)) = queue.ready.first_key_value() {
+            let line = queue.lines.get(&first.id.actor);
+            assert!(line.is_none_or(|line| line.pending < self.limits.pending_per_actor), "the first can be taken");
+            assert!(!queue.leaves_out(first));
+        }
+        let waits: BTreeSet<_> =
+            self.pending.values().filter_map(|p| Some((p.waits_until?, p.firing.id.clone()))).collect();
+        assert_eq!(waits, self.waiting);
+        assert!(self.waiting.iter().all(|(_, id)| !self.is_parked(&id.actor)));
+    }
+}
+
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        6 => (0u8..10, 0i64..12, 1u64..4, 0i64..6)
+        6 => (0..REMINDERS, 0i64..12, 1u64..4, 0i64..6)
             .prop_map(|(id, after, total, period)| Op::Put { id, after, total, period }),
-        2 => (0u8..10).prop_map(|id| Op::Delete { id }),
+        2 => (0..REMINDERS).prop_map(|id| Op::Delete { id }),
         6 => (1usize..4).prop_map(Op::Effects),
         4 => (0i64..5).prop_map(Op::Advance),
         6 => (1usize..4).prop_map(Op::Take),
         5 => any::<Index>().prop_map(Op::Answer),
         2 => (any::<Index>(), 0i64..4).prop_map(|(which, after)| Op::Fail(which, after)),
         1 => (any::<Index>(), 0i64..4).prop_map(|(which, after)| Op::Lose(which, after)),
+        2 => (0..TYPES, any::<bool>()).prop_map(|(actor_type, hosted)| Op::Host { actor_type, hosted }),
+        2 => Just(Op::NoticeHosts),
+        3 => any::<Index>().prop_map(Op::FindNoHost),
         4 => Just(Op::AskScan),
         4 => Just(Op::ReadIndex),
         4 => Just(Op::Rows),
@@ -246,10 +372,12 @@ proptest! {
     #[test]
     fn no_occurrence_is_lost_or_early_whatever_the_interleaving(
         ops in ops(),
-        window in 1usize..5,
-        pending in 1usize..6,
+        window in 1usize..10,
+        pending in 1usize..8,
+        pending_per_actor in 1usize..4,
+        parked_types in 0usize..4,
     ) {
-        let mut world = World::new(Limits { window, pending });
+        let mut world = World::new(Limits { window, pending, pending_per_actor, parked_types });
         for op in ops {
             world.apply(op);
         }

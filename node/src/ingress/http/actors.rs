@@ -469,9 +469,9 @@ mod tests {
                 r#"{{"operation":"upsert","request":{{"key":"k","value":1,"metadata":{{"ttlInSeconds":{ttl}}}}}}}"#
             ))
         };
-        let expiry = |op: Result<ActorOp, String>| match op.expect("an operation") {
-            ActorOp::Upsert { expires_at, .. } => expires_at,
-            other => panic!("{other:?}"),
+        let expiry = |op: Result<ActorOp, String>| {
+            let ActorOp::Upsert { expires_at, .. } = op.expect("an operation") else { panic!("an upsert") };
+            expires_at
         };
         assert_eq!(expiry(with("\"5\"")), Some(Timestamp::from_secs(105)));
         assert_eq!(expiry(with("5")), Some(Timestamp::from_secs(105)));

@@ -208,7 +208,7 @@ async fn state_lines(node: &Arc<Node>, prefix: &str, query: &Query) -> Result<Re
 
 /// Whether rows from this actor on cannot match: its type sorts after the prefix's.
 fn is_beyond(prefix: &str, actor: &ActorKey) -> bool {
-    match prefix.splitn(4, "||").nth(1) {
+    match prefix.split("||").nth(1) {
         Some(kind) => &*actor.actor_type > kind && !actor.actor_type.starts_with(kind),
         None => false,
     }
