@@ -3,8 +3,8 @@
 //! A partition may hold far more reminders than fit in memory, and they lie in a durable index ordered by [`DueKey`]. The
 //! owner keeps the earliest of them here. The rule that makes this exact is the *cursor*: every reminder of the index
 //! whose key is at or below the cursor is in this table, or left out for a named reason (below); those above are the
-//! index's, and a later scan from the cursor brings them. The table learns of changes from the effects of applied commands ([`DueTable::put`],
-//! [`DueTable::remove`]): at or below the cursor they are taken in, above it they are left to the index.
+//! index's, and a later scan from the cursor brings them. The table learns of changes from the effects of applied commands
+//! ([`DueTable::put`], [`DueTable::remove`]): at or below the cursor they are taken in, above it they are left to the index.
 //!
 //! *Scans race with effects.* A scan reads the index at some instant, its rows arrive later, and effects arrive in
 //! between. So while a scan runs the table notes every reminder that an effect or a resolution touches, and these notes

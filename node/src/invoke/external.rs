@@ -174,7 +174,9 @@ fn joined(base: &str, uri: &Uri) -> Result<Uri, Error> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let parsed: Uri = url.parse().map_err(|_| Error::Url(url.clone()))?;
-    if parsed.host().is_none_or(str::is_empty) { Err(Error::Url(url)) } else { Ok(parsed) }
+    // Without a path of its own, `http:` reads as a host.
+    let is_whole = parsed.scheme().is_some() && parsed.host().is_some_and(|host| !host.is_empty());
+    if is_whole { Ok(parsed) } else { Err(Error::Url(url)) }
 }
 
 /// Where a redirect leads.

@@ -69,7 +69,9 @@ impl Reign {
             Verdict::Unwanted => self.resolved(&firing),
             Verdict::NoHost => {
                 let parked = self.table.lock().due.park(&firing);
-                if !parked {
+                if parked {
+                    self.keeper.notify_one();
+                } else {
                     self.again(&firing);
                 }
             }

@@ -2,16 +2,16 @@
 //!
 //! Turns of an actor are serial, so an actor gets at most `pending_per_actor` firings at a time. When a reminder of an
 //! actor at its cap becomes the first of the queue it is *set aside*, and those behind it move up; when the actor gets
-//! below its cap, the earliest that were set aside go back. So one actor with many due reminders delays only itself.
+//! below its cap, the earliest that was set aside goes back. So one actor with many due reminders delays only itself.
 //!
 //! *Bounds.* What is set aside must not crowd out the reminders of others: an actor sets aside at most an eighth of the
 //! window, all together half of it. Beyond that the actor's latest are *left out*: from a key on, nothing of that actor
 //! is in memory, as if the actor had a cursor of its own. When nothing of it is set aside any more and it is below its
 //! cap, the queue is *starved*: the table scans the index from its start, which ends all leaving out.
 //!
-//! *Invariants.* The first of the queue belongs to an actor below its cap. An actor below its cap with reminders set
-//! aside has an earlier one in the queue. What was left out is brought back by a scan that is already asked for, or will
-//! be when the actor's firings are resolved.
+//! *Invariants.* The first of the queue belongs to an actor below its cap. An actor with reminders set aside has earlier
+//! ones in the queue, as many as it may still have firings. What was left out is brought back by a scan from the start
+//! that is due already, or will be when firings of the actor are resolved.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -120,7 +120,6 @@ impl Queue {
         let line = self.lines.entry(key.id.actor.clone()).or_default();
         assert!(line.pending < self.pending_per_actor, "an actor at its cap is not first");
         line.pending += 1;
-        self.refresh(&key.id.actor);
         self.settle();
         Some((key, version))
     }
@@ -176,16 +175,16 @@ impl Queue {
         self.starved = false;
     }
 
-    /// Lets an actor below its cap go on: its earliest go back to the queue, as many as it may have pending.
+    /// Lets an actor below its cap go on: its earliest goes back to the queue. To be called whenever a firing of the actor
+    /// ends or one of its reminders is removed; so there are as many in the queue as it may have firings.
     fn refresh(&mut self, actor: &ActorKey) {
         let Entry::Occupied(mut entry) = self.lines.entry(actor.clone()) else { return };
         let line = entry.get_mut();
-        let room = self.pending_per_actor - line.pending;
-        for _ in 0..room {
-            let Some(((due, name), version)) = line.aside.pop_first() else { break };
+        let has_room = line.pending < self.pending_per_actor;
+        if has_room && let Some(((due, name), version)) = line.aside.pop_first() {
             self.ready.insert(DueKey { due, id: ReminderId { actor: actor.clone(), name } }, version);
         }
-        if room > 0 && line.aside.is_empty() && line.left_from.is_some() {
+        if has_room && line.aside.is_empty() && line.left_from.is_some() {
             self.starved = true;
         }
         if !line.is_needed() {

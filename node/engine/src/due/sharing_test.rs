@@ -102,6 +102,31 @@ fn the_successor_of_an_actor_at_its_cap_keeps_its_place() {
     assert_eq!((ids(&second), second[0].occurrence), (vec![id("T", "a", 0)], 2));
 }
 
+#[test]
+fn an_eviction_gives_back_later_ones_that_are_set_aside_too() {
+    let mut index = index([entry(id("T", "a", 0), 100), entry(id("T", "a", 1), 110)]);
+    let mut table = DueTable::new(limits(4, 1));
+    refill(&mut table, &index);
+    let first = take(&mut table, 100).remove(0);
+    for n in 0..8 {
+        let early = entry(id("T", &format!("b{n}"), 0), 50 + n);
+        index.insert(early.key.clone(), early.clone());
+        table.put(early);
+    }
+    assert_eq!(table.loaded(), 3);
+    index.remove(&DueKey { due: first.due, id: first.id.clone() });
+    table.resolved(&first);
+    let mut due = Vec::new();
+    loop {
+        refill(&mut table, &index);
+        let Some(firing) = table.take_due(Timestamp(200), 1).pop() else { break };
+        index.remove(&DueKey { due: firing.due, id: firing.id.clone() });
+        table.resolved(&firing);
+        due.push(firing.due.0);
+    }
+    assert_eq!(due, [50, 51, 52, 53, 54, 55, 56, 57, 110]);
+}
+
 /// 20,000 due reminders of one actor before those of 100 others, in a window of 1,000: the others come at once, the
 /// actor's come in order, and the index is scanned a number of times that its size explains.
 #[test]
@@ -138,8 +163,7 @@ fn many_due_reminders_of_one_actor_stay_bounded_and_in_order() {
     }
     assert_eq!((fired.len(), table.pending(), table.loaded()), (HOT as usize + 100, 0, 0));
     assert!(fired.iter().filter(|id| &*id.actor.actor_id == "hot").is_sorted());
-    assert!(starts <= 2 * HOT as usize / (limits.window / 8), "{starts} scans from the start");
-    println!("STARTS {starts}");
+    assert!(starts <= 9 * HOT as usize / limits.window, "{starts} scans from the start");
 }
 
 #[test]
