@@ -43,7 +43,7 @@ faults: build ## sudden death, power cuts, 100,000 reminders: the full dose (abo
 	@CALLBOARD_BIN=$(RELEASE) CALLBOARD_FAULT_ROUNDS=20 CALLBOARD_REMINDERS=100000 \
 	$(PROGRESS) cargo test --locked -p callboard-tests --test faults -- --nocapture --test-threads=1
 
-demo: packages ## a node, an app, a crash: a story of a minute (KEEP=1 leaves both running)
+demo: packages ## a node, an app, a crash: a story of a minute; both run on after it (KEEP=0 stops them)
 	@$(PROGRESS) cargo build --locked -p callboard -p callboard-tests --bin callboard --bin callboard-demo
 	@KEEP=$(KEEP) $(CARGO_TARGET_DIR)/debug/callboard-demo
 

@@ -1,6 +1,8 @@
 //! The only spawner: every long activity of the node has a name, a kind, and is waited for at the end.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,6 +53,16 @@ impl Tasks {
         }
     }
 
+    /// Runs `future` inside the caller's own task while the caller listens, and in a task of its own from the moment the
+    /// caller leaves: the work is carried to its end either way, and costs no hop between tasks in the common case.
+    pub fn carry<F>(&self, name: &'static str, future: F) -> Carried<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        Carried { work: Some(Box::pin(future)), name, tasks: self.clone() }
+    }
+
     /// Resolves when services must stop.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
@@ -75,6 +87,38 @@ impl Tasks {
         self.stop();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// Work that outlives its caller; see [`Tasks::carry`].
+pub struct Carried<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    name: &'static str,
+    tasks: Tasks,
+}
+
+impl<T: Send + 'static> Future for Carried<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let done = std::task::ready!(work.as_mut().poll(cx));
+        self.work = None;
+        Poll::Ready(done)
+    }
+}
+
+impl<T: Send + 'static> Drop for Carried<T> {
+    fn drop(&mut self) {
+        // While a runtime ends it drops its tasks, and there is none to go on in.
+        if let Some(work) = self.work.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+            && !std::thread::panicking()
+        {
+            self.tasks.spawn(Kind::Work, self.name, async move {
+                work.await;
+            });
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callboard_types::GroupId;
 use parking_lot::Mutex;
@@ -31,16 +31,22 @@ pub struct WriterConfig {
     pub max_queued_bytes: usize,
     /// Bytes of one batch.
     pub max_batch_bytes: usize,
+    /// Under load, batches begin at least this far apart: each sync costs processor time whatever it carries, and on a
+    /// disk that syncs in a tenth of a millisecond batches would otherwise stay small. A writer on its own never waits.
+    pub gather: Duration,
 }
 
 impl Default for WriterConfig {
     fn default() -> Self {
-        Self { max_queued_bytes: 64 << 20, max_batch_bytes: 2 << 20 }
+        Self { max_queued_bytes: 64 << 20, max_batch_bytes: 2 << 20, gather: Duration::from_micros(1_200) }
     }
 }
 
 /// Writes of one batch, whatever their size: bounds the time in which no `done` is called.
 const MAX_BATCH_WRITES: usize = 4_096;
+
+/// A batch of this many writes means load: the next one gathers.
+const LOAD: usize = 4;
 
 /// Counters since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,7 +141,8 @@ impl LogWriter {
             stats: Stats::default(),
             thread: Mutex::new(None),
         });
-        let worker = Worker { db, jobs, shared: shared.clone(), max_batch_bytes: config.max_batch_bytes };
+        let worker =
+            Worker { db, jobs, shared: shared.clone(), max_batch_bytes: config.max_batch_bytes, gather: config.gather };
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || worker.run(on_fatal))
@@ -198,6 +205,7 @@ struct Worker {
     jobs: mpsc::Receiver<Message>,
     shared: Arc<Shared>,
     max_batch_bytes: usize,
+    gather: Duration,
 }
 
 /// What stands after a batch was gathered.
@@ -210,9 +218,11 @@ impl Worker {
     fn run(self, on_fatal: OnFatal) {
         // Whatever ends the thread, a panicking `done` included: nothing waits for room that never comes.
         let _close = CloseOnDrop(self.shared.room.clone());
-        while let Some((jobs, next)) = self.gather() {
-            let batch = Batch::new(jobs);
+        let mut gather_until = None;
+        while let Some((jobs, next)) = self.gather(gather_until) {
             let start = Instant::now();
+            gather_until = (jobs.len() >= LOAD).then(|| start + self.gather);
+            let batch = Batch::new(jobs);
             if let Err(error) = self.db.commit(&batch.writes) {
                 // The batch outlives the call: no `done` is told anything before the end.
                 on_fatal(&error);
@@ -227,8 +237,9 @@ impl Worker {
         }
     }
 
-    /// Waits for one job, then takes what else is there, up to the bounds of a batch. `None`: nothing will come.
-    fn gather(&self) -> Option<(Vec<Job>, Next)> {
+    /// Waits for one job, then takes what else is there or comes until `until`, up to the bounds of a batch. `None`:
+    /// nothing will come.
+    fn gather(&self, until: Option<Instant>) -> Option<(Vec<Job>, Next)> {
         let first = match self.jobs.recv() {
             Ok(Message::Job(job)) => job,
             Ok(Message::End) | Err(mpsc::RecvError) => return None,
@@ -236,13 +247,14 @@ impl Worker {
         let mut bytes = first.bytes;
         let mut jobs = vec![first];
         while bytes < self.max_batch_bytes && jobs.len() < MAX_BATCH_WRITES {
-            match self.jobs.try_recv() {
+            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+            match self.jobs.recv_timeout(left) {
                 Ok(Message::Job(job)) => {
                     bytes = bytes.saturating_add(job.bytes);
                     jobs.push(job);
                 }
                 Ok(Message::End) => return Some((jobs, Next::End)),
-                Err(mpsc::TryRecvError::Empty | mpsc::TryRecvError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
         Some((jobs, Next::Go))

@@ -1,8 +1,8 @@
 //! `make demo`: one node, one small actor app, and what becomes of them, told as it happens.
 //!
 //! Without arguments it tells the story: it starts the real binary and the app as processes of their own, uses them
-//! with the requests it prints, kills the node, starts it again, and ends with everything stopped. With `app` it *is*
-//! the app, which is all a user would have to write. `KEEP=1` leaves both running until Ctrl-C.
+//! with the requests it prints, kills the node, starts it again, and leaves both running, saying how to stop them;
+//! `KEEP=0` stops them at the end. With `app` it *is* the app, which is all a user would have to write.
 
 mod app;
 mod story;

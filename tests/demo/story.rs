@@ -4,6 +4,7 @@ use std::env;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use callboard_tests::binary;
 use callboard_tests::http::Answer;
 use callboard_tests::node::{Node, Setup};
 use callboard_tests::ports;
@@ -11,9 +12,13 @@ use callboard_tests::process::Process;
 use callboard_tests::wait::eventually;
 use serde_json::json;
 
+const APP_ID: &str = "theatre";
+
 pub async fn tell() -> anyhow::Result<()> {
     let port = ports::free();
-    let setup = Setup::new("theatre").app_at(([127, 0, 0, 1], port).into());
+    // The user's own list of running nodes, so that `callboard list` and `stop` find it.
+    let runtime = env::var("XDG_RUNTIME_DIR").unwrap_or_default();
+    let setup = Setup::new(APP_ID).app_at(([127, 0, 0, 1], port).into()).env("XDG_RUNTIME_DIR", runtime);
     println!("1. An app of a hundred lines hosts the actor type `cat`; a node stands beside it.");
     let mut command = Command::new(env::current_exe()?);
     command.arg("app").env("APP_PORT", port.to_string()).env("DAPR_HTTP_PORT", setup.http_port().to_string());
@@ -65,16 +70,30 @@ pub async fn tell() -> anyhow::Result<()> {
     })
     .await;
 
-    if env::var_os("KEEP").is_some_and(|keep| keep == "1") {
-        println!("\nBoth stay until Ctrl-C: http://127.0.0.1:{}/v1.0/metadata", node.http().port());
-        tokio::signal::ctrl_c().await?;
+    if env::var_os("KEEP").is_some_and(|keep| keep == "0") {
+        node.terminate();
+        let ended = node.wait_end(Duration::from_secs(30)).await;
+        app.kill();
+        anyhow::ensure!(ended.success(), "the node ended with {ended}");
+        println!("\nBoth are stopped.");
+    } else {
+        leave(node, app);
     }
-    node.terminate();
-    let ended = node.wait_end(Duration::from_secs(30)).await;
-    app.kill();
-    anyhow::ensure!(ended.success(), "the node ended with {ended}");
-    println!("\nBoth are stopped. `make demo KEEP=1` leaves them running for you to use.");
     Ok(())
+}
+
+/// Leaves both running, and says how to use and how to end them.
+fn leave(node: Node, app: Process) {
+    let (http, app_id) = (node.http().port(), app.id());
+    app.leave();
+    let folder = node.leave();
+    println!("\nNode and app run on, for you to use:");
+    println!("   $ curl -XPOST localhost:{http}/v1.0/actors/cat/tom/method/feed -d '\"cheese\"'");
+    println!("   $ curl localhost:{http}/v1.0/metadata");
+    println!("To stop the node, then the app, and to remove their data and logs:");
+    println!("   $ {} stop --app-id {APP_ID}", binary::callboard().display());
+    println!("   $ kill {app_id}");
+    println!("   $ rm -r {}", folder.display());
 }
 
 /// Makes a request and shows it with its answer.

@@ -347,6 +347,12 @@ impl Node {
         self.process.wait_end(within).await
     }
 
+    /// Lets it run on after this program, with its folder, whose path is the answer.
+    pub fn leave(self) -> PathBuf {
+        self.process.leave();
+        Arc::into_inner(self.setup.home).expect("no other node uses this folder").keep()
+    }
+
     /// `kill -9`, of everything it has started too.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -19,6 +19,7 @@ pub struct Process {
     group: u32,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    left: bool,
 }
 
 impl Process {
@@ -35,7 +36,7 @@ impl Process {
             .unwrap_or_else(|error| panic!("start {:?}: {error}", command.get_program()));
         let group = child.id();
         reaper::add(group);
-        Self { child, group, log: log.to_owned(), ended: None }
+        Self { child, group, log: log.to_owned(), ended: None, left: false }
     }
 
     pub fn id(&self) -> u32 {
@@ -72,6 +73,12 @@ impl Process {
         rustix::process::kill_process(pid(self.group), signal).expect("signal an own child");
     }
 
+    /// Lets it run on by itself: neither this handle nor the end of this program ends it.
+    pub fn leave(mut self) {
+        reaper::gone(self.group);
+        self.left = true;
+    }
+
     /// Kills the whole group at once and collects the child: nothing of it is left when this returns.
     pub fn kill(&mut self) {
         // Once collected, its number may already be another's.
@@ -85,6 +92,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         self.kill();
         if std::thread::panicking() {
             let log = self.log();

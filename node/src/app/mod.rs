@@ -48,9 +48,10 @@ pub const API_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 
 /// A connection to the app is established within this time, or not at all.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections to an app: open, kept idle, and for how long (the servers that SDKs bring close after 5 s).
+/// Connections to an app: open, kept idle, and for how long (the servers that SDKs bring close after 5 s). All may be
+/// kept: closing what the next burst opens again costs more than the few seconds they idle.
 const CONNECTIONS: usize = 1_024;
-const IDLE_CONNECTIONS: usize = 64;
+const IDLE_CONNECTIONS: usize = CONNECTIONS;
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// What is known of the app.

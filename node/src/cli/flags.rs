@@ -124,7 +124,7 @@ pub static FLAGS: &[Flag] = &[
         .short('a'),
     Flag::new("app-port", Value, App, "PORT", "Port the app listens on; without it nothing is ever sent to the app")
         .short('p'),
-    Flag::new("app-protocol", Value, App, "NAME", "http, https, h2c, grpc or grpcs [default: http]").short('P'),
+    Flag::new("app-protocol", Value, App, "NAME", "http, https or h2c [default: http]").short('P'),
     Flag::new("app-channel-address", Value, App, "HOST", "Address the app listens on [default: 127.0.0.1]"),
     Flag::new("app-max-concurrency", Value, App, "N", "Requests to the app at a time [default: no limit]")
         .alias(&["max-concurrency"]),
@@ -195,7 +195,7 @@ pub static FLAGS: &[Flag] = &[
     Flag::new("log-level", Value, Logs, "LEVEL", "debug, info, warn or error [default: info]"),
     Flag::new("log-format", Value, Logs, "NAME", "text or json [default: text]").env("CALLBOARD_LOG_FORMAT"),
     Flag::new("log-as-json", Switch, Logs, "", "Same as --log-format json"),
-    Flag::new("app-ssl", Switch, Hidden, "", "--app-protocol https or grpcs"),
+    Flag::new("app-ssl", Switch, Hidden, "", "--app-protocol https"),
     Flag::new("dapr-http-max-request-size", Value, Hidden, "MB", "--max-body-size in megabytes")
         .alias(&["http-max-request-size"]),
     Flag::new("dapr-http-read-buffer-size", Value, Hidden, "KB", "--read-buffer-size in kilobytes")

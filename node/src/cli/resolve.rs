@@ -168,6 +168,15 @@ impl Reader<'_> {
             }
         };
         let protocol = self.app_protocol();
+        match protocol {
+            AppProtocol::Grpc | AppProtocol::Grpcs if port.is_some() => {
+                self.bad(
+                    "app-protocol",
+                    "gRPC apps come with the gRPC API, which this build has not; write http, https or h2c",
+                );
+            }
+            AppProtocol::Grpc | AppProtocol::Grpcs | AppProtocol::Http | AppProtocol::Https | AppProtocol::H2c => {}
+        }
         let health = self.health();
         let read_config = self.reads_app_config();
         let max_concurrency =
@@ -185,7 +194,7 @@ impl Reader<'_> {
             Some("grpc") => AppProtocol::Grpc,
             Some("grpcs") => AppProtocol::Grpcs,
             Some(_) => {
-                self.bad("app-protocol", "write http, https, h2c, grpc or grpcs");
+                self.bad("app-protocol", "write http, https or h2c");
                 AppProtocol::Http
             }
         };

@@ -1,9 +1,9 @@
 //! One turn of an actor: admission, dispatch, end.
 //!
-//! The caller asks the mailbox. It gets its turn at once, or waits in line, or is refused. A turn that has started runs
-//! in a task of its own, because it must not end with its caller: the lock is released when the app's answer is
-//! complete or the app is gone, never when somebody stops listening. A caller that leaves while it waits leaves the
-//! line without moving anybody else.
+//! The caller asks the mailbox. It gets its turn at once, or waits in line, or is refused. A turn that has started does
+//! not end with its caller: it goes on in a task of its own when the caller leaves, and the lock is released when the
+//! app's answer is complete or the app is gone, never when somebody stops listening. A caller that leaves while it
+//! waits leaves the line without moving anybody else.
 
 use std::sync::Arc;
 
@@ -128,14 +128,9 @@ impl Reign {
     pub async fn turn(self: &Arc<Self>, turn: Arc<Turn>) -> Result<Response<Bytes>, Error> {
         let config = self.common.host.type_config(&turn.actor.actor_type).ok_or(Error::NoHost)?;
         let (call, start) = self.admitted(&turn, config).await?;
-        let (mut reply, answer) = oneshot::channel();
         let reign = self.clone();
-        self.common.tasks.spawn(Kind::Work, "turn", async move {
-            // Nobody may be listening any more; what reached the app is run to its end all the same.
-            let result = reign.run_turn(&turn, call, start, &mut reply).await;
-            let _ = reply.send(result);
-        });
-        answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended")))
+        // Whether or not anybody still listens.
+        self.common.tasks.carry("turn", async move { reign.run_turn(&turn, call, start).await }).await
     }
 
     /// Waits for the turn.
@@ -194,19 +189,9 @@ impl Reign {
     }
 
     /// Dispatches until the app has answered or the turn is refused; then ends the turn, and only then answers.
-    async fn run_turn(
-        self: &Arc<Self>,
-        turn: &Turn,
-        call: CallId,
-        mut start: Start,
-        reply: &mut oneshot::Sender<Result<Response<Bytes>, Error>>,
-    ) -> Result<Response<Bytes>, Error> {
+    async fn run_turn(self: &Arc<Self>, turn: &Turn, call: CallId, mut start: Start) -> Result<Response<Bytes>, Error> {
         loop {
             let started = Started { reign: self.clone(), turn: Some(start.turn) };
-            if reply.is_closed() {
-                started.finish(TurnEnd::NotDispatched);
-                return Err(Error::Unwanted);
-            }
             let (answer, end) = self.dispatch(turn, &start).await;
             match end {
                 Ended::HostRefused => start = self.reopen(call, started).await?,

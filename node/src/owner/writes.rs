@@ -8,12 +8,10 @@ use callboard_machine::limits;
 use callboard_machine::partition::{ActorCommand, ActorOp, Command, Response};
 use callboard_raft::ProposeError;
 use callboard_types::{ActorKey, FencingToken, Timestamp, WriteNumber};
-use tokio::sync::oneshot;
 
 use super::{Error, Reign};
 use crate::clock;
 use crate::host::order::Turnstile;
-use crate::tasks::Kind;
 
 /// Between two proposals of a command that certainly was not proposed.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(20);
@@ -69,9 +67,8 @@ impl Reign {
             }
             None => None,
         };
-        let (reply, answer) = oneshot::channel();
         let (reign, actor) = (self.clone(), actor.clone());
-        self.common.tasks.spawn(Kind::Work, "commit", async move {
+        let command = async move {
             let Write { author, ops, now } = write;
             let number = author.as_ref().map(|author| (author.token.activation, author.number));
             let result =
@@ -81,9 +78,9 @@ impl Reign {
             }
             // Only then may the activation's next write be numbered.
             drop(author);
-            let _ = reply.send(result);
-        });
-        answer.await.unwrap_or(Err(Error::Unknown("the command's task has ended")))
+            result
+        };
+        self.common.tasks.carry("commit", command).await
     }
 
     async fn propose(&self, command: ActorCommand) -> Result<(), Error> {

@@ -19,7 +19,7 @@ fn append(index: u64) -> LogWrite {
 }
 
 fn start(memory: &Memory, max_queued_bytes: usize) -> LogWriter {
-    let config = WriterConfig { max_queued_bytes, max_batch_bytes: 1 << 20 };
+    let config = WriterConfig { max_queued_bytes, max_batch_bytes: 1 << 20, ..WriterConfig::default() };
     LogWriter::start_with(memory.open().log, config, Box::new(|error| panic!("unexpected: {error}"))).unwrap()
 }
 
@@ -87,7 +87,8 @@ async fn what_queues_up_during_a_commit_is_one_commit() {
 async fn a_batch_ends_at_its_byte_limit() {
     let (memory, told) = (Memory::new(), Told::default());
     memory.hold_commits();
-    let config = WriterConfig { max_queued_bytes: 1 << 20, max_batch_bytes: 2 * ENTRY_BYTES };
+    let config =
+        WriterConfig { max_queued_bytes: 1 << 20, max_batch_bytes: 2 * ENTRY_BYTES, ..WriterConfig::default() };
     let writer = LogWriter::start_with(memory.open().log, config, Box::new(|_| {})).unwrap();
     writer.submit(GROUP, append(0), told.done(0)).await;
     memory.await_commit(1);

@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 64;
 /// Firings per second that the due times are spread for.
 const RATE: f64 = 1_000.0;
 /// Registrations per second that the start of the firings is put off for.
-const REGISTER: f64 = 500.0;
+const REGISTER: f64 = 1_500.0;
 /// Half of the firings are no later than this on any machine that keeps up.
 const MEDIAN_LATE: Duration = Duration::from_secs(2);
 
@@ -39,7 +39,7 @@ async fn many_reminders_are_registered_listed_and_fired_on_time() {
     let node = Setup::default().app(&app).ready().await;
     let empty = resident(node.id());
 
-    let first = Utc::now() + seconds(count as f64 / REGISTER + 3.0);
+    let first = Utc::now() + seconds(count as f64 / REGISTER + 5.0);
     let due = move |n: usize| first + seconds(n as f64 / RATE);
     let begun = Instant::now();
     let address = node.http();

@@ -5,7 +5,8 @@
 //! Nothing here waits with more than one chunk in memory, except [`Body::collect`], which takes a limit.
 //!
 //! A request whose body is too large is read on for a moment and thrown away, so that its sender, who is still
-//! sending, gets to read the answer. A body that is collected must keep coming: a sender who falls silent is given up.
+//! sending, gets to read the answer. A body that is collected must keep coming, and fast enough: a sender who falls
+//! silent is given up, and so is one who sends so little at a time that the request would hold its place for ever.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub enum Error {
     /// Nothing came for [`SILENCE`].
     #[error("the body stopped coming")]
     Silent,
+    /// Slower than [`COLLECT_TIME`] and [`COLLECT_RATE`] allow.
+    #[error("the body came too slowly")]
+    Slow,
     #[error("{0}")]
     Read(#[from] hyper::Error),
     /// Whoever produced the body gave up.
@@ -34,6 +39,10 @@ pub enum Error {
 
 /// The longest pause inside a body that is collected.
 pub const SILENCE: Duration = Duration::from_secs(30);
+/// The time that a collected body has in all, whatever its size.
+pub const COLLECT_TIME: Duration = Duration::from_secs(60);
+/// Bytes that must come in every second of the time beyond [`COLLECT_TIME`].
+pub const COLLECT_RATE: u64 = 16 << 10;
 /// What is read, and for how long, of a body that is too large.
 const DISCARD_BYTES: u64 = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
@@ -135,14 +144,15 @@ impl Body {
     }
 
     async fn gather(&mut self, limit: u64) -> Result<Bytes, Error> {
-        let Some(first) = self.chunk_in_time().await? else { return Ok(Bytes::new()) };
+        let mut pace = Pace::default();
+        let Some(first) = self.chunk_in_time(&mut pace).await? else { return Ok(Bytes::new()) };
         if first.len() as u64 > limit {
             return Err(Error::TooLarge);
         }
         if self.is_end_stream() {
             return Ok(first);
         }
-        let Some(mut next) = self.chunk_in_time().await? else { return Ok(first) };
+        let Some(mut next) = self.chunk_in_time(&mut pace).await? else { return Ok(first) };
         let expected = self.size_hint().lower().min(limit).min(MAX_RESERVE);
         let mut whole = BytesMut::with_capacity(first.len() + next.len() + expected as usize);
         whole.extend_from_slice(&first);
@@ -151,7 +161,7 @@ impl Body {
                 return Err(Error::TooLarge);
             }
             whole.extend_from_slice(&next);
-            match self.chunk_in_time().await? {
+            match self.chunk_in_time(&mut pace).await? {
                 Some(chunk) => next = chunk,
                 None => return Ok(whole.freeze()),
             }
@@ -163,12 +173,20 @@ impl Body {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    async fn chunk_in_time(&mut self) -> Result<Option<Bytes>, Error> {
+    async fn chunk_in_time(&mut self, pace: &mut Pace) -> Result<Option<Bytes>, Error> {
         // Mostly it is there already, and no timer is needed.
-        if let Poll::Ready(chunk) = std::future::poll_fn(|cx| Poll::Ready(self.poll_chunk(cx))).await {
-            return chunk;
+        let ready = std::future::poll_fn(|cx| Poll::Ready(self.poll_chunk(cx))).await;
+        let chunk = match ready {
+            Poll::Ready(chunk) => chunk,
+            Poll::Pending => {
+                let (until, late) = pace.deadline();
+                tokio::time::timeout_at(until, self.next_chunk()).await.unwrap_or(Err(late))
+            }
+        };
+        if let Ok(Some(chunk)) = &chunk {
+            pace.received += chunk.len() as u64;
         }
-        tokio::time::timeout(SILENCE, self.next_chunk()).await.unwrap_or(Err(Error::Silent))
+        chunk
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
@@ -196,6 +214,24 @@ impl Body {
         };
         // Whether it was read to its end does not matter.
         let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+    }
+}
+
+/// How fast a collected body comes.
+#[derive(Default)]
+struct Pace {
+    /// When it was waited for first: what came without waiting took no time.
+    since: Option<Instant>,
+    received: u64,
+}
+
+impl Pace {
+    /// When the next chunk is late, and what is wrong then.
+    fn deadline(&mut self) -> (Instant, Error) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let (silent, slow) = (now + SILENCE, since + COLLECT_TIME + Duration::from_secs(self.received / COLLECT_RATE));
+        if silent < slow { (silent, Error::Silent) } else { (slow, Error::Slow) }
     }
 }
 
@@ -323,6 +359,39 @@ mod tests {
         sender.send(Ok(Bytes::from_static(b"a"))).await.unwrap();
         assert!(matches!(body.collect(10).await, Err(Error::Silent)));
         drop(sender);
+    }
+
+    /// What becomes of a body whose chunks of `size` bytes come `every` so often, and after how long.
+    async fn dripped(chunks: usize, size: usize, every: Duration) -> (Result<usize, Error>, Duration) {
+        let (sender, body) = Body::channel(1);
+        let start = Instant::now();
+        let sending = async move {
+            for _ in 0..chunks {
+                tokio::time::sleep(every).await;
+                if sender.send(Ok(Bytes::from(vec![b'x'; size]))).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (collected, ()) = tokio::join!(body.collect(64 << 20), sending);
+        (collected.map(|bytes| bytes.len()), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_who_drips_is_given_up_when_the_time_is_over() {
+        let (collected, after) = dripped(100, 1, Duration::from_secs(29)).await;
+        assert!(matches!(collected, Err(Error::Slow)), "{collected:?}");
+        // Its next attempt to send is what ends the sender.
+        assert!(after >= COLLECT_TIME && after < COLLECT_TIME + SILENCE, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_may_take_longer_than_a_small_one() {
+        let (collected, after) = dripped(100, 1 << 20, Duration::from_secs(20)).await;
+        assert!(matches!(collected, Err(Error::TooLarge)), "{collected:?}");
+        let (collected, after_whole) = dripped(60, 1 << 20, Duration::from_secs(20)).await;
+        assert_eq!(collected.ok(), Some(60 << 20));
+        assert!(after > COLLECT_TIME && after_whole > COLLECT_TIME * 10);
     }
 
     #[tokio::test]
