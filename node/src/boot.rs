@@ -109,6 +109,7 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
 
     let mut code = wait_for_end(&node, &groups).await;
     tracing::info!("draining");
+    data.drains();
     let grace = node.config.shutdown.grace;
     if !drain(&node, &doors.servers, grace).await {
         tracing::warn!(?grace, "what still ran after the grace period is cut off");

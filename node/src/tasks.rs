@@ -46,8 +46,9 @@ impl Tasks {
                 let tasks = self.clone();
                 let service = future.instrument(tracing::info_span!("task", name));
                 self.tracker.spawn(async move {
-                    let _ended = EndsNode { tasks: &tasks, name };
+                    let mut ended = EndsNode { tasks: &tasks, name, returned: false };
                     service.await;
+                    ended.returned = true;
                 });
             }
         }
@@ -126,11 +127,13 @@ impl<T: Send + 'static> Drop for Carried<T> {
 struct EndsNode<'a> {
     tasks: &'a Tasks,
     name: &'static str,
+    returned: bool,
 }
 
 impl Drop for EndsNode<'_> {
     fn drop(&mut self) {
-        if !self.tasks.is_stopping() {
+        // Dropped by neither is dropped by a runtime that ends: nothing of the service's own doing.
+        if !self.tasks.is_stopping() && (self.returned || std::thread::panicking()) {
             tracing::error!(task = self.name, "a service ended; the node stops");
             self.tasks.failed.cancel();
         }

@@ -59,6 +59,8 @@ struct Inner {
     timers: Timers,
     meta: MetaHandle,
     limits: Arc<crate::config::Limits>,
+    /// The app has been asked what it hosts, in some life of its process.
+    reached: AtomicBool,
     /// The node will stop: timers no longer tick.
     draining: AtomicBool,
     /// The node stops: nothing that is not under way is begun.
@@ -131,6 +133,7 @@ impl Actors {
                 timers: Timers::new(limits.timers),
                 meta: groups.meta(),
                 limits,
+                reached: AtomicBool::new(false),
                 draining: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 tasks: tasks.clone(),
@@ -210,9 +213,10 @@ impl Actors {
         let hosts = |view: &crate::app::AppView| {
             view.hosted.as_ref().is_some_and(|hosted| hosted.types.contains_key(&*actor.actor_type))
         };
-        let starting = self.inner.host.has_app() && !app.borrow().config_read;
+        // An app that was reached before and is away is waited for like any host; one that starts may take longer.
+        let starting = self.inner.host.has_app() && !self.inner.reached.load(Ordering::Acquire);
         if starting {
-            let patience = deadline.saturating_since(clock::monotonic());
+            let patience = deadline.saturating_since(clock::monotonic()).saturating_sub(self.inner.limits.host_wait);
             let _ = tokio::time::timeout(patience, app.wait_for(|view| view.config_read)).await;
         }
         match tokio::time::timeout(self.inner.limits.host_wait, app.wait_for(hosts)).await {
@@ -286,6 +290,9 @@ impl Actors {
         loop {
             let view = app.borrow_and_update().clone();
             self.inner.host.look_at_app();
+            if view.config_read {
+                self.inner.reached.store(true, Ordering::Release);
+            }
             if view.incarnation != incarnation {
                 incarnation = view.incarnation;
                 self.end_activations(EndReason::AppGone, |_| true);

@@ -1,5 +1,7 @@
 //! Reminders, as an app registers and reads them.
 
+use std::sync::atomic::Ordering;
+
 use callboard_engine::reminder::{FailurePolicy as EnginePolicy, Plan, ReminderRequest};
 use callboard_machine::partition::{ActorOp, DroppedFiring, FailurePolicy, Reminder, ReminderSpec};
 use callboard_types::{ActorKey, Timestamp};
@@ -9,12 +11,15 @@ use crate::clock;
 use crate::owner::reads::After;
 use crate::owner::writes::Write;
 
+/// Firings that a partition keeps of those that were given up.
+const DROPPED_KEPT: usize = callboard_machine::limits::MAX_DROPPED as usize;
+
 impl Actors {
     /// Whether this node's app hosts the type, which registering reminders and timers needs. Waits for an app that has
     /// not been reached yet.
     pub async fn hosts(&self, actor_type: &str) -> bool {
         let mut app = self.inner.host.app();
-        if self.inner.host.has_app() && !app.borrow().config_read {
+        if self.inner.host.has_app() && !self.inner.reached.load(Ordering::Acquire) {
             let _ = tokio::time::timeout(super::PATIENCE, app.wait_for(|view| view.config_read)).await;
         }
         self.inner.host.type_config(actor_type).is_some()
@@ -78,15 +83,18 @@ impl Actors {
         Ok(rows)
     }
 
-    /// Firings of all partitions that were given up, the latest first.
-    pub async fn dropped(&self, limit: usize) -> Result<Vec<DroppedFiring>, Error> {
+    /// The `limit` latest of the firings of all partitions that were given up and are `wanted`, the latest first.
+    pub async fn dropped(
+        &self,
+        wanted: impl Fn(&DroppedFiring) -> bool,
+        limit: usize,
+    ) -> Result<Vec<DroppedFiring>, Error> {
         let mut rows = Vec::new();
         for owner in self.owners() {
-            let owner = owner.reign()?;
-            rows.extend(owner.dropped(limit).await?);
+            // All that a partition keeps: one that is wanted may be older than many that are not.
+            let kept = owner.reign()?.dropped(DROPPED_KEPT).await?;
+            latest(&mut rows, kept, &wanted, limit);
         }
-        rows.sort_by_key(|firing: &DroppedFiring| std::cmp::Reverse(firing.dropped_at));
-        rows.truncate(limit);
         Ok(rows)
     }
 
@@ -116,11 +124,51 @@ impl Actors {
     }
 }
 
+/// Keeps the `limit` latest of `rows` and those of `more` that are wanted.
+fn latest(
+    rows: &mut Vec<DroppedFiring>,
+    more: Vec<DroppedFiring>,
+    wanted: impl Fn(&DroppedFiring) -> bool,
+    limit: usize,
+) {
+    rows.extend(more.into_iter().filter(|firing| wanted(firing)));
+    rows.sort_by_key(|firing| std::cmp::Reverse(firing.dropped_at));
+    rows.truncate(limit);
+}
+
 fn policy(requested: EnginePolicy) -> FailurePolicy {
     match requested {
         EnginePolicy::Drop => FailurePolicy::Drop,
         EnginePolicy::Constant { interval_micros, max_retries } => {
             FailurePolicy::Constant { interval_micros, max_retries }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn firing(id: &str, at: i64) -> DroppedFiring {
+        DroppedFiring {
+            actor: ActorKey::new("ns", "T", id),
+            name: "r".into(),
+            occurrence: 1,
+            due: Timestamp::from_secs(0),
+            dropped_at: Timestamp::from_secs(at),
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn firings_that_are_not_wanted_take_no_place_of_those_that_are() {
+        let mut rows = Vec::new();
+        for start in [0, 1] {
+            let mut kept: Vec<_> = (1..=DROPPED_KEPT as i64).map(|n| firing("noisy", 1_000 * n)).collect();
+            kept.extend([firing("quiet", 10 + start), firing("quiet", 20 + start)]);
+            latest(&mut rows, kept, |firing| &*firing.actor.actor_id == "quiet", 3);
+        }
+        let at: Vec<_> = rows.iter().map(|firing| firing.dropped_at).collect();
+        assert_eq!(at, [21, 20, 11].map(Timestamp::from_secs), "the latest three, the latest first");
     }
 }

@@ -17,6 +17,10 @@ use super::holder;
 /// A process that was killed holds its lock for a moment longer.
 const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// One that drains is waited for, this long at most.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// Ends the lock file's text while its holder drains.
+const DRAINING: &str = "draining";
 /// Nodes of one name on one machine.
 const MAX_SAME_NAME: u32 = 64;
 
@@ -51,6 +55,12 @@ impl Held {
     /// The node's name, when the folder decided it.
     pub fn node_name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Tells whoever wants the folder that it will soon be free. Best effort: otherwise they are refused.
+    pub fn drains(&self) {
+        let mut lock = &self._lock;
+        let _ = lock.seek(SeekFrom::End(0)).and_then(|_| writeln!(lock, "{DRAINING}"));
     }
 
     /// Whether the folder ends with this value.
@@ -107,17 +117,20 @@ fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, E
     let io = |source| Error::Io { path: path.clone(), source };
     let mut lock =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
-    let mut patience = PATIENCE;
+    let (mut patience, mut drain) = (PATIENCE, DRAIN_PATIENCE);
     loop {
         match lock.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) => {
-                if patience.is_zero() {
-                    return Err(Error::Taken { path, by: signature(&mut lock) });
+                let by = signature(&mut lock);
+                if patience.is_zero() && !(by.ends_with(DRAINING) && !drain.is_zero()) {
+                    return Err(Error::Taken { path, by });
                 }
-                // Without the wait, a node restarted right after a kill would take the next free name, and another store.
+                // Without the wait, a node restarted right after a kill, or while it drains, would take the next free
+                // name, and another store.
                 std::thread::sleep(LOOK_AGAIN);
                 patience = patience.saturating_sub(LOOK_AGAIN);
+                drain = drain.saturating_sub(LOOK_AGAIN);
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
@@ -184,6 +197,19 @@ mod tests {
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(held);
         hold(&choice, "default").unwrap();
+    }
+
+    #[test]
+    fn a_folder_whose_holder_drains_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = hold(&default(dir.path()), "default").unwrap();
+        held.drains();
+        let folder = dir.path().to_owned();
+        let next = std::thread::spawn(move || hold(&default(&folder), "default").unwrap());
+        std::thread::sleep(PATIENCE * 2);
+        assert!(!next.is_finished(), "it took another folder");
+        drop(held);
+        assert_eq!(next.join().unwrap().node_name(), Some("shop"));
     }
 
     #[test]

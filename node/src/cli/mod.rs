@@ -133,6 +133,10 @@ fn node(run: command::Run, env: &Env, persona: Persona) -> anyhow::Result<u8> {
     let data = data_dir::hold(&launch.data, &config.cluster)?;
     config.data = if data.is_ephemeral() { DataDir::Ephemeral } else { DataDir::Path(data.path().to_owned()) };
     if let Some(name) = data.node_name() {
+        if name != config.node_name {
+            let wanted = &config.node_name;
+            tracing::warn!("a node named {wanted} runs already: this one is {name}, with a store of its own");
+        }
         name.clone_into(&mut config.node_name);
     }
     let listeners = ports::bind(&config)?;

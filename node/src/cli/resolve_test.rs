@@ -113,8 +113,19 @@ fn the_older_flags_mean_what_they_meant() {
     let config = launch(&[("max-body-size", "1Mi"), ("dapr-http-max-request-size", "16")]).config;
     assert_eq!(config.http.max_body, 1 << 20, "the flag of today wins");
     assert_eq!(launch(&[("dapr-http-max-request-size", "-1")]).config.http.max_body, 4 << 20);
-    let app = launch(&[("app-port", "1"), ("app-ssl", "true"), ("app-protocol", "grpc")]).config.app.unwrap();
-    assert_eq!(app.protocol, AppProtocol::Grpcs);
+    let app = launch(&[("app-port", "1"), ("app-ssl", "true"), ("app-protocol", "http")]).config.app.unwrap();
+    assert_eq!(app.protocol, AppProtocol::Https);
+}
+
+#[test]
+fn an_app_that_speaks_grpc_is_refused_and_without_an_app_the_protocol_means_nothing() {
+    for (protocol, tls) in [("grpc", "false"), ("GRPCS", "false"), ("grpc", "true")] {
+        let found = mistakes(&[("app-port", "1"), ("app-protocol", protocol), ("app-ssl", tls)]);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        let told = found[0].starts_with(&format!("--app-protocol {protocol}: ")) && found[0].contains("the gRPC API");
+        assert!(told, "{found:#?}");
+        assert!(launch(&[("app-protocol", protocol), ("app-ssl", tls)]).config.app.is_none());
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::cli::client::{Request, Sent};
 
 /// Rows asked for at a time.
 const PAGE: u64 = 1_000;
+/// Bytes of an exported line, which is held until it has ended.
+const MAX_LINE: usize = 64 << 20;
 
 /// Which rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,8 +114,10 @@ pub async fn actors(errands: &Errands<'_>, query: Query, form: Form, out: &mut i
 pub async fn reminders(errands: &Errands<'_>, query: Query, form: Form, out: &mut impl Write) -> anyhow::Result<u8> {
     let pages = pages(errands, "/cluster/v1/reminders", "reminders", &query).await?;
     let given_up = table::rows_of(&pages.first, "givenUp");
+    let more_given_up = pages.first.get("moreGivenUp") == Some(&Value::Bool(true));
     if form == Form::Json {
-        let all = serde_json::json!({ "reminders": pages.rows, "givenUp": given_up });
+        let all =
+            serde_json::json!({ "reminders": pages.rows, "givenUp": given_up, "moreGivenUp": more_given_up });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(0);
     }
@@ -124,6 +128,9 @@ pub async fn reminders(errands: &Errands<'_>, query: Query, form: Form, out: &mu
         writeln!(out, "\nFirings given up by their failure policy:")?;
         let end = [("OCCURRENCE", "occurrence"), ("DROPPED AT", "droppedAt"), ("REASON", "reason")];
         show(&given_up, &[&actor[..], &end[..]].concat(), out)?;
+        if more_given_up {
+            writeln!(out, "There are older ones; --type and --id narrow them down.")?;
+        }
     }
     Ok(0)
 }
@@ -156,27 +163,61 @@ pub async fn state_export(errands: &Errands<'_>, query: Query, out: &mut impl Wr
         let path = query.page("/cluster/v1/state", Some(limit), after.as_deref());
         let sent = endpoint.send(Request::get(path).token(errands.token())).await?;
         let page = pass_on(sent, out).await?;
-        printed += page.lines;
-        let next = page.cursor();
-        if page.lines < limit || next.is_none() || next == after {
-            return Ok(0);
+        printed += page.rows;
+        match page.next(limit, after.as_deref()) {
+            Some(next) => after = Some(next),
+            None => return Ok(0),
         }
-        after = next;
     }
 }
 
 /// What went through on one page.
+#[derive(Default)]
 struct Passed {
-    lines: u64,
-    /// The last line, whose cursor the next page begins with.
-    last: Vec<u8>,
+    rows: u64,
+    /// The cursor of the last line.
+    cursor: Option<String>,
+    /// The node looked at as much as it does for one page, and says where to go on.
+    more: bool,
+    /// A line that has not ended yet.
+    line: Vec<u8>,
 }
 
 impl Passed {
-    fn cursor(&self) -> Option<String> {
-        let line: Map<String, Value> = serde_json::from_slice(&self.last).ok()?;
-        line.get("cursor")?.as_str().map(str::to_owned)
+    /// Passes on the rows that end in `data`. The mark of a page that was cut short is none.
+    fn take(&mut self, data: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            anyhow::ensure!(self.line.len() + piece.len() <= MAX_LINE, "a line of the export has over {MAX_LINE} bytes");
+            self.line.extend_from_slice(piece);
+            if !piece.ends_with(b"\n") {
+                continue;
+            }
+            let tail = serde_json::from_slice::<Tail>(&self.line).context("a line of the export is not a row")?;
+            self.more = tail.key.is_none() && tail.more;
+            self.cursor = tail.cursor;
+            if !self.more {
+                out.write_all(&self.line)?;
+                self.rows += 1;
+            }
+            self.line.clear();
+        }
+        Ok(())
     }
+
+    /// Where the next page begins; `None` at the end.
+    fn next(self, limit: u64, after: Option<&str>) -> Option<String> {
+        let goes_on = self.more || self.rows >= limit;
+        self.cursor.filter(|next| goes_on && Some(next.as_str()) != after)
+    }
+}
+
+/// What a line says of the listing.
+#[derive(serde::Deserialize)]
+struct Tail {
+    key: Option<String>,
+    cursor: Option<String>,
+    #[serde(default)]
+    more: bool,
 }
 
 async fn pass_on(mut sent: Sent, out: &mut impl Write) -> anyhow::Result<Passed> {
@@ -186,24 +227,18 @@ async fn pass_on(mut sent: Sent, out: &mut impl Write) -> anyhow::Result<Passed>
         let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         anyhow::bail!("the node answered {status}: {}", text.trim());
     }
-    let mut passed = Passed { lines: 0, last: Vec::new() };
-    let mut line = Vec::new();
+    let mut passed = Passed::default();
     while let Some(frame) = sent.response.body_mut().frame().await {
         let frame = frame.context("the export broke off; what was printed is incomplete")?;
         let Ok(data) = frame.into_data() else { continue };
-        out.write_all(&data)?;
-        for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            line.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                passed.lines += 1;
-                passed.last = std::mem::take(&mut line);
-            }
-        }
+        passed.take(&data, out)?;
     }
+    anyhow::ensure!(passed.line.is_empty(), "the export broke off inside a line; what was printed is incomplete");
     Ok(passed)
 }
 
 /// Rows of several pages, and the whole first answer for what stands beside them.
+#[derive(Default)]
 struct Pages {
     rows: Vec<Map<String, Value>>,
     first: Map<String, Value>,
@@ -212,7 +247,7 @@ struct Pages {
 /// Every row of `field`, page after page, until the limit or the end.
 async fn pages(errands: &Errands<'_>, path: &str, field: &str, query: &Query) -> anyhow::Result<Pages> {
     let endpoint = errands.endpoint(None)?;
-    let mut pages = Pages { rows: Vec::new(), first: Map::new() };
+    let mut pages = Pages::default();
     let mut after = query.after.clone();
     loop {
         let left = query.limit.map_or(PAGE, |limit| limit.saturating_sub(pages.rows.len() as u64).min(PAGE));
@@ -222,17 +257,22 @@ async fn pages(errands: &Errands<'_>, path: &str, field: &str, query: &Query) ->
         let page = query.page(path, Some(left), after.as_deref());
         let body = endpoint.ask(Request::get(page).token(errands.token())).await?.ok()?;
         let answer: Map<String, Value> = serde_json::from_slice(&body).context("the node's answer is not JSON")?;
-        let found = table::rows_of(&answer, field);
+        match pages.add(answer, field, after.as_deref()) {
+            Some(next) => after = Some(next),
+            None => return Ok(pages),
+        }
+    }
+}
+
+impl Pages {
+    /// Keeps the rows of an answer. Where the next one begins; `None` at the end. A page without rows is not the end.
+    fn add(&mut self, answer: Map<String, Value>, field: &str, after: Option<&str>) -> Option<String> {
+        self.rows.extend(table::rows_of(&answer, field));
         let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
-        let ended = found.is_empty() || next.is_none() || next == after;
-        pages.rows.extend(found);
-        if pages.first.is_empty() {
-            pages.first = answer;
+        if self.first.is_empty() {
+            self.first = answer;
         }
-        if ended {
-            return Ok(pages);
-        }
-        after = next;
+        next.filter(|next| Some(next.as_str()) != after)
     }
 }
 
@@ -263,7 +303,10 @@ pub fn fuzz_answer(data: &[u8]) {
             assert!(shown.is_ok(), "writing to memory does not fail");
         }
     }
-    let next = Passed { lines: 1, last: data.to_vec() }.cursor();
+    let mut passed = Passed::default();
+    // Lines that are no rows are refused.
+    let _ = passed.take(data, &mut Vec::new());
+    let next = passed.next(1, None);
     let page = Query::default().page("/p", Some(1), next.as_deref());
     assert!(page.parse::<http::Uri>().is_ok() || page.len() > usize::from(u16::MAX));
 }
@@ -271,6 +314,45 @@ pub fn fuzz_answer(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cut(text: &str, size: usize) -> anyhow::Result<(String, u64, Passed)> {
+        let (mut passed, mut out) = (Passed::default(), Vec::new());
+        for data in text.as_bytes().chunks(size) {
+            passed.take(data, &mut out)?;
+        }
+        Ok((String::from_utf8(out)?, passed.rows, passed))
+    }
+
+    #[test]
+    fn an_export_goes_on_behind_a_mark_and_never_prints_it() {
+        let rows = "{\"key\":\"a\",\"value\":{\"more\":true},\"cursor\":\"1\"}\n{\"key\":\"b\",\"value\":1,\"cursor\":\"2\"}\n";
+        let mark = "{\"cursor\":\"7\",\"more\":true}\n";
+        for size in [1, 7, 1_000] {
+            let (out, count, passed) = cut(&format!("{rows}{mark}"), size).unwrap();
+            assert_eq!((out.as_str(), count), (rows, 2));
+            assert_eq!(passed.next(1_000, Some("0")).as_deref(), Some("7"));
+            let (out, count, passed) = cut(mark, size).unwrap();
+            assert_eq!((out.as_str(), count), ("", 0));
+            assert_eq!(passed.next(1_000, None).as_deref(), Some("7"));
+        }
+        let next = |limit, after| cut(rows, 9).unwrap().2.next(limit, after);
+        assert_eq!(next(2, None).as_deref(), Some("2"), "a full page goes on");
+        assert_eq!(next(3, None), None, "a page that is not full is the last");
+        assert_eq!(next(2, Some("2")), None, "a cursor that does not move ends it");
+        assert!(cut("not a row\n", 3).is_err());
+    }
+
+    #[test]
+    fn a_page_without_rows_is_not_the_end_of_a_list() {
+        let answer = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let mut pages = Pages::default();
+        let next = pages.add(answer(r#"{"reminders":[],"next":"1","givenUp":[{"id":"x"}]}"#), "reminders", None);
+        assert_eq!(next.as_deref(), Some("1"));
+        let next = pages.add(answer(r#"{"reminders":[{"id":"y"}],"next":null,"givenUp":[]}"#), "reminders", Some("1"));
+        assert_eq!((next, pages.rows.len()), (None, 1));
+        assert_eq!(table::rows_of(&pages.first, "givenUp").len(), 1, "what stands beside the rows is of the first page");
+        assert_eq!(pages.add(answer(r#"{"next":"3"}"#), "reminders", Some("3")), None);
+    }
 
     #[test]
     fn a_query_says_only_what_was_asked_and_escapes_it() {

@@ -185,16 +185,21 @@ fn operation(row: &RawValue, now: Timestamp) -> Result<ActorOp, OperationError> 
     }
 }
 
-/// `metadata.ttlInSeconds`: not positive means none.
+/// `metadata.ttlInSeconds`, an integer or a string with one: not positive means none.
 fn expiry(request: &Fields<'_>, now: Timestamp) -> Result<Option<Timestamp>, OperationError> {
     let Some(metadata) = request.raw("metadata").filter(|metadata| *metadata != "null") else { return Ok(None) };
     let metadata = Fields::parse(metadata.as_bytes())?;
     let Some(ttl) = metadata.raw("ttlInSeconds").filter(|ttl| *ttl != "null") else { return Ok(None) };
-    let text = ttl.trim_matches('"');
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let seconds: i64 = text.parse().map_err(|_| OperationError::Ttl(text.chars().take(64).collect()))?;
+    let seconds: i64 = if ttl.starts_with('"') {
+        let text = metadata.string("ttlInSeconds")?.unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map_err(|_| OperationError::Ttl(text.chars().take(64).collect()))?
+    } else {
+        let wrong = json::Error::Field { field: "ttlInSeconds", expected: "an integer or a string with one" };
+        ttl.parse().map_err(|_| wrong)?
+    };
     Ok(u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|s| now.saturating_add(Duration::from_secs(s))))
 }
 
@@ -479,6 +484,18 @@ mod tests {
         assert_eq!(expiry(with("\"-1\"")), None);
         assert_eq!(expiry(with(&format!("\"{}\"", i64::MAX))), Some(Timestamp::MAX));
         assert!(with("\"soon\"").unwrap_err().contains("soon"));
+    }
+
+    #[test]
+    fn a_ttl_that_is_neither_a_string_nor_an_integer_makes_the_request_malformed() {
+        for ttl in ["{}", "[]", "[5]", "true", "1.5", "1e2", "99999999999999999999"] {
+            let text = format!(
+                r#"{{"operation":"upsert","request":{{"key":"k","value":1,"metadata":{{"ttlInSeconds":{ttl}}}}}}}"#
+            );
+            let raw = RawValue::from_string(text).expect("JSON");
+            let refused = operation(&raw, Timestamp::from_secs(100));
+            assert!(matches!(refused, Err(OperationError::Malformed(_))), "{ttl}: {refused:?}");
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //! | `GET actors?type=&prefix=&limit=&after=` | actors that have state or reminders, and their keys |
 //! | `GET state?key=app\|\|type\|\|id\|\|key`, or `type=&id=&key=` | one value and its expiry |
 //! | `GET state?prefix=app\|\|type\|\|&limit=&after=` | rows as JSON lines |
-//! | `GET reminders?type=&id=&limit=&after=` | reminders, and the firings that were given up |
+//! | `GET reminders?type=&id=&limit=&after=` | reminders; on the first page the latest firings that were given up |
 //!
-//! A page ends with a cursor (`next`, or `cursor` on each line): an opaque text that goes into `after`. Parts that
-//! contain `||` are named by separate parameters. The app id shown is the one that registered the type first.
+//! A page ends with a cursor (`next`, or `cursor` on each line): an opaque text that goes into `after`. A listing is at
+//! its end when `next` is null; in lines, when there are fewer than asked for and none of them is
+//! `{"more":true,"cursor":…}`, which is no row: it says that the rows looked at for one page were too many, and where to
+//! go on. Parts that contain `||` are named by separate parameters. The app id shown is the one that registered the
+//! type first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -30,12 +33,16 @@ use super::error::{ApiError, Code, json as json_answer};
 use super::route::{AdminPath, query_unescape};
 use crate::actors::Error;
 use crate::node::Node;
-use crate::owner::reads::Wanted;
+use crate::owner::reads::{After, Wanted};
+
+mod walk;
+
+use walk::{Bounds, Found, Named, Of, walk};
 
 /// Rows of a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
-/// Rows looked at for one page. A prefix or filter that matches little answers with what it has found so far and a
+/// Rows looked at for one page, beyond which no further ones are read. A prefix or filter that matches little answers with what it has found so far and a
 /// cursor to go on from.
 const MAX_VISITED: usize = 100_000;
 /// Given-up firings shown.
@@ -96,6 +103,10 @@ impl Query {
 
 fn cursor(parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(json!(parts).to_string())
+}
+
+fn cursor_at((actor, key): &After) -> String {
+    cursor(&[&actor.actor_type, &actor.actor_id, key])
 }
 
 async fn actors(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, ApiError> {
@@ -159,99 +170,62 @@ async fn state_lines(node: &Arc<Node>, prefix: &str, query: &Query) -> Result<Re
     let meta = node.actors.meta().borrow().clone();
     let apps = Apps { meta: &meta, namespace: node.actors.namespace(), own: &node.config.app_id };
     let after = query.after::<3>()?;
-    let mut after = after.map(|[kind, id, key]| (node.actors.key(kind.into(), id.into()), key));
-    // Where the prefix fixes type and id, the scan starts there.
-    if after.is_none() {
-        let mut parts = prefix.splitn(4, "||").skip(1);
-        let (kind, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        if !kind.is_empty() {
-            after = Some((node.actors.key(kind.into(), id.into()), String::new()));
-        }
-    }
+    let after = after.map(|[kind, id, key]| (node.actors.key(kind.into(), id.into()), key));
+    let filter = Named { namespace: apps.namespace, prefix, apps: apps.all(), app_of: |kind: &str| apps.of(kind) };
+    let place = |row: &StateRow| (row.actor.clone(), row.key.clone());
+    let read = |after, limit| node.actors.scan_state(Some(after), limit);
+    let Found { rows, more } =
+        walk(&filter, after, bounds(limit), place, read).await.map_err(unavailable)?;
     let mut lines = String::new();
-    let (mut found, mut visited) = (0, 0);
-    'scan: loop {
-        let rows = node.actors.scan_state(after.clone(), limit.max(PAGE)).await.map_err(unavailable)?;
-        let last = rows.len() < limit.max(PAGE);
-        for StateRow { actor, key, value } in &rows {
-            let name = apps.key(actor, key);
-            if name.starts_with(prefix) && &*actor.namespace == apps.namespace {
-                let cursor = cursor(&[&actor.actor_type, &actor.actor_id, key]);
-                lines.push_str(&row_json(&apps, actor, key, value, Some(cursor)));
-                lines.push('\n');
-                found += 1;
-                if found == limit {
-                    break 'scan;
-                }
-            } else if is_beyond(prefix, actor) {
-                break 'scan;
-            }
-        }
-        visited += rows.len();
-        after = rows.last().map(|row| (row.actor.clone(), row.key.clone()));
-        if last {
-            break;
-        }
-        if visited >= MAX_VISITED {
-            if let Some((actor, key)) = &after {
-                let cursor = cursor(&[&actor.actor_type, &actor.actor_id, key]);
-                lines.push_str(&json!({ "more": true, "cursor": cursor }).to_string());
-                lines.push('\n');
-            }
-            break;
-        }
+    for StateRow { actor, key, value } in &rows {
+        let cursor = cursor(&[&actor.actor_type, &actor.actor_id, key]);
+        lines.push_str(&row_json(&apps, actor, key, value, Some(cursor)));
+        lines.push('\n');
+    }
+    // A full page goes on at the cursor of its last line.
+    if let Some(more) = more.filter(|_| rows.len() < limit) {
+        lines.push_str(&json!({ "more": true, "cursor": cursor_at(&more) }).to_string());
+        lines.push('\n');
     }
     let mut response = Response::new(Body::full(lines));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
 }
 
-/// Whether rows from this actor on cannot match: its type sorts after the prefix's.
-fn is_beyond(prefix: &str, actor: &ActorKey) -> bool {
-    match prefix.split("||").nth(1) {
-        Some(kind) => &*actor.actor_type > kind && !actor.actor_type.starts_with(kind),
-        None => false,
-    }
-}
-
 async fn reminders(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, ApiError> {
     let limit = query.limit()?;
     let after = query.after::<3>()?.map(|[kind, id, name]| (node.actors.key(kind.into(), id.into()), name));
-    let kind = query.get("type").filter(|kind| !kind.is_empty());
-    let id = query.get("id").filter(|id| !id.is_empty());
-    let wanted = |actor: &ActorKey| {
-        kind.is_none_or(|kind| *actor.actor_type == *kind) && id.is_none_or(|id| *actor.actor_id == *id)
+    let is_first = after.is_none();
+    let filter = Of {
+        namespace: node.actors.namespace(),
+        actor_type: query.get("type").filter(|kind| !kind.is_empty()),
+        id: query.get("id").filter(|id| !id.is_empty()),
     };
-    let mut found = Vec::new();
-    let mut after = after;
-    let mut next = None;
-    let mut visited = 0;
-    loop {
-        let page = limit.max(PAGE);
-        let rows = node.actors.scan_reminders(after.clone(), page).await.map_err(unavailable)?;
-        let last = rows.len() < page;
-        after = rows.last().map(|(actor, name, _)| (actor.clone(), name.clone()));
-        for (actor, name, reminder) in rows.into_iter().filter(|(actor, _, _)| wanted(actor)) {
-            if found.len() == limit {
-                let (actor, name, _): &(ActorKey, String, Reminder) = &found[limit - 1];
-                next = Some(cursor(&[&actor.actor_type, &actor.actor_id, name]));
-                break;
-            }
-            found.push((actor, name, reminder));
-        }
-        visited += page;
-        if last || next.is_some() {
-            break;
-        }
-        if visited >= MAX_VISITED {
-            next = after.as_ref().map(|(actor, name)| cursor(&[&actor.actor_type, &actor.actor_id, name]));
-            break;
-        }
+    let place = |(actor, name, _): &(ActorKey, String, Reminder)| (actor.clone(), name.clone());
+    let read = |after, limit| node.actors.scan_reminders(Some(after), limit);
+    // One more than is shown tells whether this is the end.
+    let Found { mut rows, more } =
+        walk(&filter, after, bounds(limit + 1), place, read).await.map_err(unavailable)?;
+    let next = if rows.len() > limit {
+        rows.truncate(limit);
+        rows.last().map(|row| cursor_at(&place(row)))
+    } else {
+        more.as_ref().map(cursor_at)
+    };
+    let mut dropped = Vec::new();
+    if is_first {
+        let wanted = |firing: &DroppedFiring| filter.holds(&firing.actor);
+        dropped = node.actors.dropped(wanted, DROPPED_SHOWN + 1).await.map_err(unavailable)?;
     }
-    let dropped = node.actors.dropped(DROPPED_SHOWN).await.map_err(unavailable)?;
-    let dropped: Vec<_> = dropped.iter().filter(|firing| wanted(&firing.actor)).map(dropped_json).collect();
-    let rows: Vec<_> = found.iter().map(|(actor, name, reminder)| reminder_json(actor, name, reminder)).collect();
-    Ok(json_answer(json!({ "reminders": rows, "next": next, "givenUp": dropped }).to_string()))
+    let more_dropped = dropped.len() > DROPPED_SHOWN;
+    let dropped: Vec<_> = dropped.iter().take(DROPPED_SHOWN).map(dropped_json).collect();
+    let rows: Vec<_> = rows.iter().map(|(actor, name, reminder)| reminder_json(actor, name, reminder)).collect();
+    let answer = json!({ "reminders": rows, "next": next, "givenUp": dropped, "moreGivenUp": more_dropped });
+    Ok(json_answer(answer.to_string()))
+}
+
+fn bounds(limit: usize) -> Bounds {
+    Bounds { limit, page: limit.max(PAGE), visited: MAX_VISITED }
 }
 
 fn reminder_json(actor: &ActorKey, name: &str, reminder: &Reminder) -> serde_json::Value {
@@ -278,10 +252,15 @@ struct Apps<'a> {
     own: &'a str,
 }
 
-impl Apps<'_> {
-    fn of(&self, actor_type: &str) -> &str {
+impl<'a> Apps<'a> {
+    fn of(&self, actor_type: &str) -> &'a str {
         let key = (self.namespace.to_owned(), actor_type.to_owned());
         self.meta.types.get(&key).map_or(self.own, String::as_str)
+    }
+
+    fn all(&self) -> BTreeSet<&'a str> {
+        let registered = self.meta.types.iter().filter(|((namespace, _), _)| namespace == self.namespace);
+        registered.map(|(_, app)| app.as_str()).chain([self.own]).collect()
     }
 
     fn key(&self, actor: &ActorKey, key: &str) -> String {
