@@ -311,6 +311,14 @@ impl Node {
         listed.iter().find(|entry| entry["type"] == kind).and_then(|entry| entry["count"].as_u64()).unwrap_or(0)
     }
 
+    /// How many errors of this code the metrics count; 0 for one they do not list.
+    pub async fn error_count(&self, code: &str) -> u64 {
+        let text = request(self.metrics(), "GET", "/metrics").send().await.expect(200).text();
+        let name = format!("callboard_error_codes_total{{error_code=\"{code}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&name));
+        count.map_or(0, |count| count.parse().expect("a count"))
+    }
+
     /// Waits until `GET path` answers 204.
     async fn wait_healthy(&mut self, path: &str) {
         let what = format!("{path} answers 204");

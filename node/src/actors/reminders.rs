@@ -153,6 +153,7 @@ mod tests {
         DroppedFiring {
             actor: ActorKey::new("ns", "T", id),
             name: "r".into(),
+            generation: 1,
             occurrence: 1,
             due: Timestamp::from_secs(0),
             dropped_at: Timestamp::from_secs(at),

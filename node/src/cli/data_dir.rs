@@ -123,7 +123,7 @@ fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, E
             Ok(()) => break,
             Err(TryLockError::WouldBlock) => {
                 let by = signature(&mut lock);
-                if patience.is_zero() && !(by.ends_with(DRAINING) && !drain.is_zero()) {
+                if patience.is_zero() && (drain.is_zero() || !by.ends_with(DRAINING)) {
                     return Err(Error::Taken { path, by });
                 }
                 // Without the wait, a node restarted right after a kill, or while it drains, would take the next free

@@ -116,8 +116,7 @@ pub async fn reminders(errands: &Errands<'_>, query: Query, form: Form, out: &mu
     let given_up = table::rows_of(&pages.first, "givenUp");
     let more_given_up = pages.first.get("moreGivenUp") == Some(&Value::Bool(true));
     if form == Form::Json {
-        let all =
-            serde_json::json!({ "reminders": pages.rows, "givenUp": given_up, "moreGivenUp": more_given_up });
+        let all = serde_json::json!({ "reminders": pages.rows, "givenUp": given_up, "moreGivenUp": more_given_up });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(0);
     }
@@ -187,7 +186,10 @@ impl Passed {
     /// Passes on the rows that end in `data`. The mark of a page that was cut short is none.
     fn take(&mut self, data: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            anyhow::ensure!(self.line.len() + piece.len() <= MAX_LINE, "a line of the export has over {MAX_LINE} bytes");
+            anyhow::ensure!(
+                self.line.len() + piece.len() <= MAX_LINE,
+                "a line of the export has over {MAX_LINE} bytes"
+            );
             self.line.extend_from_slice(piece);
             if !piece.ends_with(b"\n") {
                 continue;
@@ -350,7 +352,11 @@ mod tests {
         assert_eq!(next.as_deref(), Some("1"));
         let next = pages.add(answer(r#"{"reminders":[{"id":"y"}],"next":null,"givenUp":[]}"#), "reminders", Some("1"));
         assert_eq!((next, pages.rows.len()), (None, 1));
-        assert_eq!(table::rows_of(&pages.first, "givenUp").len(), 1, "what stands beside the rows is of the first page");
+        assert_eq!(
+            table::rows_of(&pages.first, "givenUp").len(),
+            1,
+            "what stands beside the rows is of the first page"
+        );
         assert_eq!(pages.add(answer(r#"{"next":"3"}"#), "reminders", Some("3")), None);
     }
 

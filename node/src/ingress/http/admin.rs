@@ -174,8 +174,7 @@ async fn state_lines(node: &Arc<Node>, prefix: &str, query: &Query) -> Result<Re
     let filter = Named { namespace: apps.namespace, prefix, apps: apps.all(), app_of: |kind: &str| apps.of(kind) };
     let place = |row: &StateRow| (row.actor.clone(), row.key.clone());
     let read = |after, limit| node.actors.scan_state(Some(after), limit);
-    let Found { rows, more } =
-        walk(&filter, after, bounds(limit), place, read).await.map_err(unavailable)?;
+    let Found { rows, more } = walk(&filter, after, bounds(limit), place, read).await.map_err(unavailable)?;
     let mut lines = String::new();
     for StateRow { actor, key, value } in &rows {
         let cursor = cursor(&[&actor.actor_type, &actor.actor_id, key]);
@@ -204,8 +203,7 @@ async fn reminders(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, Ap
     let place = |(actor, name, _): &(ActorKey, String, Reminder)| (actor.clone(), name.clone());
     let read = |after, limit| node.actors.scan_reminders(Some(after), limit);
     // One more than is shown tells whether this is the end.
-    let Found { mut rows, more } =
-        walk(&filter, after, bounds(limit + 1), place, read).await.map_err(unavailable)?;
+    let Found { mut rows, more } = walk(&filter, after, bounds(limit + 1), place, read).await.map_err(unavailable)?;
     let next = if rows.len() > limit {
         rows.truncate(limit);
         rows.last().map(|row| cursor_at(&place(row)))

@@ -258,6 +258,7 @@ async fn an_endpoint_with_client_pki_is_reached_and_one_with_a_strange_certifica
     assert_eq!(node.get("/v1.0/invoke/good/method/a").send().await.expect(200).text(), "ok-TLS");
     let answer = node.get("/v1.0/invoke/wrong/method/a").send().await;
     answer.expect_error(500, "ERR_DIRECT_INVOKE", "failed to invoke, id: wrong, err: ");
+    assert_eq!(node.error_count("ERR_DIRECT_INVOKE").await, 1);
     let answer = node.get("/v1.0/invoke/distrust/method/a").send().await;
     answer.expect_error(500, "ERR_DIRECT_INVOKE", "failed to verify certificate");
 }

@@ -158,3 +158,16 @@ async fn an_app_that_hangs_up_is_500_and_called_once() {
     answer.expect_error(500, "ERR_DIRECT_INVOKE", "error invoking app channel: ");
     assert_eq!(app.count("/bye"), 1, "a request that was written is not repeated");
 }
+
+/// daprd/metrics/errorcodemetrics.go: what no route and no target answers is an error with a code, and counted.
+#[tokio::test]
+async fn errors_are_counted_by_their_code() {
+    const CODE: &str = "ERR_DIRECT_INVOKE";
+    let node = Setup::default().ready().await;
+    assert_eq!(node.error_count(CODE).await, 0);
+    for (n, path) in ["/v1.0/nowhere", "/nowhere/at/all", "/v1.0/actors"].into_iter().enumerate() {
+        node.get(path).send().await.expect_error(404, CODE, "");
+        assert_eq!(node.error_count(CODE).await, n as u64 + 1, "{path}");
+    }
+    assert_eq!(node.error_count("ERR_BAD_REQUEST").await, 0, "another code is not counted");
+}

@@ -1,11 +1,13 @@
 //! Well-formed HTTP with bad content.
 
 use callboard_tests::http::Answer;
+use callboard_tests::node::Setup;
 use serde_json::json;
 
 use super::Victim;
 
-const BODIES: [&str; 26] = [
+/// Never valid, wherever they are sent: no JSON, or JSON of a shape that no request has.
+const REFUSED: [&str; 21] = [
     "",
     "{",
     "[",
@@ -13,11 +15,7 @@ const BODIES: [&str; 26] = [
     "\"",
     "nul",
     "tru",
-    "{}",
-    "[]",
-    "[null]",
     "[[]]",
-    "null",
     "true",
     "0",
     "1e999",
@@ -31,10 +29,24 @@ const BODIES: [&str; 26] = [
     "[{\"operation\":[],\"request\":{}}]",
     "[{\"operation\":\"upsert\",\"request\":[]}]",
     "[{\"operation\":\"upsert\",\"request\":{\"key\":1}}]",
-    "[{\"operation\":\"upsert\",\"request\":{\"key\":\"k\",\"metadata\":{\"ttlInSeconds\":{}}}}]",
 ];
 
-/// Every answer is one: a success, a refusal of the client or the listed 500s, in time.
+const MALFORMED: &str = "ERR_MALFORMED_REQUEST";
+
+/// What has the shape of a request, with the one answer it gets: a success, or the error that says what it lacks.
+const TOLERATED: [(&str, &str, u16, &str); 9] = [
+    ("state", "[]", 204, ""),
+    ("state", "[null]", 500, "ERR_ACTOR_STATE_TRANSACTION_SAVE"),
+    ("state", "{}", 400, MALFORMED),
+    ("state", "null", 400, MALFORMED),
+    ("reminders/r", "[]", 400, MALFORMED),
+    ("reminders/r", "{}", 500, "ERR_ACTOR_REMINDER_CREATE"),
+    ("reminders/r", "null", 500, "ERR_ACTOR_REMINDER_CREATE"),
+    ("timers/t", "{}", 204, ""),
+    ("timers/t", "null", 204, ""),
+];
+
+/// For what is drawn at random: a success, a refusal of the client or one of the listed 500s.
 fn is_an_answer(answer: &Answer, what: &str) {
     assert!((200..=500).contains(&answer.status), "{what}: {}", answer.status);
     if answer.status == 500 {
@@ -42,124 +54,162 @@ fn is_an_answer(answer: &Answer, what: &str) {
     }
 }
 
+fn is_refused(answer: &Answer, what: &str) {
+    assert!((400..=499).contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
+}
+
+fn is_answered(answer: &Answer, status: u16, code: &str, what: &str) {
+    assert_eq!(answer.status, status, "{what}: {}", answer.text());
+    if !code.is_empty() {
+        assert_eq!(answer.json()["errorCode"], code, "{what}");
+    }
+}
+
 #[tokio::test]
-async fn bad_bodies_of_every_kind_are_answered() {
+async fn bodies_that_are_never_valid_are_400_everywhere() {
     let victim = Victim::start().await;
     victim.node.call("cat", "a", "foo").await.expect(200);
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let deep_object = "{\"a\":".repeat(50_000);
-    let long = format!("{{\"dueTime\":\"{}\"}}", "9".repeat(100_000));
-    let invalid = [
-        b"[{\"operation\":\"upsert\",\"request\":{\"key\":\"\xff\xfe\",\"value\":\"\xc3\x28\"}}]".to_vec(),
-        vec![0; 64],
-        vec![0xff; 64],
-    ];
-    for path in ["state", "reminders/r", "timers/t"] {
-        let url = format!("/v1.0/actors/cat/a/{path}");
-        let texts = BODIES.iter().map(|body| body.as_bytes().to_vec());
-        let large = [deep.as_bytes(), deep_object.as_bytes(), long.as_bytes()].map(<[u8]>::to_vec);
-        for body in texts.chain(large).chain(invalid.clone()) {
-            let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-            let answer = victim.node.post(&url).body(body).send().await;
-            is_an_answer(&answer, &format!("{path} {shown}"));
+    let texts = REFUSED.iter().map(|body| body.as_bytes().to_vec());
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)).into_bytes();
+    let deep_object = "{\"a\":".repeat(50_000).into_bytes();
+    let no_text = b"[{\"operation\":\"upsert\",\"request\":{\"key\":\"\xff\xfe\",\"value\":\"\xc3\x28\"}}]".to_vec();
+    for body in texts.chain([deep, deep_object, no_text, vec![0; 64], vec![0xff; 64]]) {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        for path in ["state", "reminders/r", "timers/t"] {
+            let answer = victim.node.post(&format!("/v1.0/actors/cat/a/{path}")).body(body.clone()).send().await;
+            is_answered(&answer, 400, MALFORMED, &format!("{path} {shown}"));
         }
-        victim.node.delete(&url).body("{").send().await;
     }
-    for name in ["r", "t"] {
-        victim.node.delete(&format!("/v1.0/actors/cat/a/reminders/{name}")).send().await;
-        victim.node.delete(&format!("/v1.0/actors/cat/a/timers/{name}")).send().await;
+    let ttl = "[{\"operation\":\"upsert\",\"request\":{\"key\":\"k\",\"metadata\":{\"ttlInSeconds\":{}}}}]";
+    let answer = victim.node.post("/v1.0/actors/cat/a/state").body(ttl).send().await;
+    is_refused(&answer, "a TTL of the wrong type");
+    victim.node.get_state("cat", "a", "k").await.expect_empty();
+    victim.must_be_unharmed().await;
+}
+
+#[tokio::test]
+async fn bodies_that_lack_something_get_their_one_answer() {
+    let victim = Victim::start().await;
+    victim.node.call("cat", "a", "foo").await.expect(200);
+    for (path, body, status, code) in TOLERATED {
+        let answer = victim.node.post(&format!("/v1.0/actors/cat/a/{path}")).body(body).send().await;
+        is_answered(&answer, status, code, &format!("{path} {body}"));
+    }
+    let long = format!("{{\"dueTime\":\"{}\"}}", "9".repeat(100_000));
+    for (path, code) in [("reminders/r", "ERR_ACTOR_REMINDER_CREATE"), ("timers/t", "ERR_ACTOR_TIMER_CREATE")] {
+        let answer = victim.node.post(&format!("/v1.0/actors/cat/a/{path}")).body(long.clone()).send().await;
+        is_answered(&answer, 500, code, &format!("{path} with a due time of 100,000 digits"));
+    }
+    // A body of a DELETE is looked at for reminders alone.
+    for (path, status) in [("state", 404), ("reminders/r", 400), ("timers/t", 204)] {
+        let answer = victim.node.delete(&format!("/v1.0/actors/cat/a/{path}")).body("{").send().await;
+        is_answered(&answer, status, "", &format!("DELETE {path}"));
     }
     victim.must_be_unharmed().await;
 }
 
-/// A value nested deeper than a parser's stack allows is a value all the same, or refused.
+/// A value nested deeper than a parser's stack allows is a value all the same, and so is one of megabytes.
 #[tokio::test]
-async fn deeply_nested_values_do_no_harm() {
+async fn deep_and_large_values_are_stored_as_they_are() {
     let victim = Victim::start().await;
     victim.node.call("cat", "a", "foo").await.expect(200);
-    for depth in [10, 100, 127, 128, 1000, 100_000] {
-        let value = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deep = [10, 127, 128, 1_000, 100_000].map(|depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+    for value in deep.into_iter().chain([format!("\"{}\"", "x".repeat(3_500_000))]) {
+        let what = format!("{} bytes", value.len());
         let body = format!("[{{\"operation\":\"upsert\",\"request\":{{\"key\":\"k\",\"value\":{value}}}}}]");
         let answer = victim.node.post("/v1.0/actors/cat/a/state").body(body).send().await;
-        is_an_answer(&answer, &format!("depth {depth}"));
-        if depth <= 100 {
-            assert_eq!(answer.status, 204);
-            assert_eq!(victim.node.get_state("cat", "a", "k").await.expect(200).text(), value);
-        }
+        is_answered(&answer, 204, "", &what);
+        assert!(victim.node.get_state("cat", "a", "k").await.expect(200).text() == value, "{what}");
     }
     victim.must_be_unharmed().await;
 }
 
 #[tokio::test]
-async fn giant_names_and_keys_are_answered() {
+async fn giant_names_and_keys_are_refused() {
     let victim = Victim::start().await;
+    let roomy = Setup::default().app(&victim.app).arg("--read-buffer-size=256Ki").ready().await;
     victim.node.call("cat", "a", "foo").await.expect(200);
-    for length in [1_000, 3_000, 60_000] {
+    for length in [5_000, 60_000] {
         let name = "x".repeat(length);
-        for (method, url) in [
+        let named = [
             ("GET", format!("/v1.0/actors/cat/{name}/state/k")),
             ("GET", format!("/v1.0/actors/{name}/a/state/k")),
+            ("POST", format!("/v1.0/actors/cat/{name}/method/a")),
+            ("POST", format!("/v1.0/actors/cat/a/reminders/{name}")),
+            ("GET", format!("/cluster/v1/state?key={name}")),
+        ];
+        for (method, url) in &named {
+            let answer = roomy.request(method, url).body("{\"dueTime\":\"1h\"}").send().await;
+            is_answered(&answer, 400, "ERR_BAD_REQUEST", &format!("{method} with {length}"));
+        }
+        let unbounded = [
             ("GET", format!("/v1.0/actors/cat/a/state/{name}")),
             ("POST", format!("/v1.0/actors/cat/a/method/{name}")),
             ("GET", format!("/v1.0/invoke/myapp/method/{name}")),
             ("GET", format!("/v1.0/invoke/{name}/method/a")),
             ("PUT", format!("/v1.0/metadata/{name}")),
-            ("GET", format!("/cluster/v1/state?key={name}")),
-        ] {
-            // A head over the buffer may be cut instead of answered.
-            if let Ok(answer) = victim.node.request(method, &url).body("x").try_send().await {
-                is_an_answer(&answer, &format!("{method} with {length}"));
+        ];
+        // A head over the buffer is refused, or cut while it is still being sent.
+        for (method, url) in named.iter().chain(&unbounded) {
+            if let Ok(answer) = victim.node.request(method, url).body("x").try_send().await {
+                is_refused(&answer, &format!("{method} with {length}"));
             }
         }
-        let operations = json!([{"operation": "upsert", "request": {"key": name, "value": 1}}]);
-        let answer = victim.node.post("/v1.0/actors/cat/a/state").json(&operations).send().await;
-        is_an_answer(&answer, &format!("a key of {length}"));
     }
-    let key = "k".repeat(3_000_000);
-    let operations = json!([{"operation": "upsert", "request": {"key": key, "value": 1}}]);
-    let answer = victim.node.post("/v1.0/actors/cat/a/state").json(&operations).send().await;
-    is_an_answer(&answer, "a key of three megabytes");
+    for length in [5_000, 60_000, 3_000_000] {
+        let operations = json!([{"operation": "upsert", "request": {"key": "k".repeat(length), "value": 1}}]);
+        let answer = victim.node.post("/v1.0/actors/cat/a/state").json(&operations).send().await;
+        is_answered(&answer, 400, "ERR_BAD_REQUEST", &format!("a key of {length}"));
+    }
     let operations: Vec<_> =
         (0..20_000).map(|n| json!({"operation": "upsert", "request": {"key": format!("k{n}"), "value": n}})).collect();
     let answer = victim.node.post("/v1.0/actors/cat/a/state").json(&operations).send().await;
-    is_an_answer(&answer, "twenty thousand operations");
+    is_answered(&answer, 400, "ERR_BAD_REQUEST", "twenty thousand operations");
+    drop(roomy);
     victim.must_be_unharmed().await;
 }
 
+/// What names something is checked; what is only looked up (a timer, an app, a label) is not there, or is only text.
 #[tokio::test]
-async fn nul_and_traversal_in_names_are_answered_and_never_reach_the_app() {
+async fn nul_and_traversal_in_names_are_refused_and_never_reach_the_app() {
     let victim = Victim::start().await;
     let before = victim.app.calls().len();
-    for bad in [
-        "%00",
-        "a%00b",
-        "..%2F..%2Fetc%2Fpasswd",
-        "%2e%2e%2f",
-        "..",
-        "%5c..%5c",
-        "a%0d%0aX:%20y",
-        "%ff%fe",
-        "%c0%af",
-        "a%2500",
-    ] {
+    let send = async |method: &str, url: &str| {
+        (victim.node.request(method, url).body("{\"dueTime\":\"1h\"}").send().await, format!("{method} {url}"))
+    };
+    for bad in
+        ["%00", "a%00b", "..%2F..%2Fetc%2Fpasswd", "%2e%2e%2f", "..", "%5c..%5c", "a%0d%0aX:%20y", "%ff%fe", "%c0%af"]
+    {
         for (method, url) in [
             ("GET", format!("/v1.0/actors/{bad}/a/state/k")),
             ("GET", format!("/v1.0/actors/cat/{bad}/state/k")),
             ("POST", format!("/v1.0/actors/cat/{bad}/reminders/r")),
             ("POST", format!("/v1.0/actors/cat/a/reminders/{bad}")),
-            ("DELETE", format!("/v1.0/actors/cat/a/timers/{bad}")),
             ("DELETE", format!("/v1.0/actors/cat/{bad}")),
             ("GET", format!("/v1.0/actors/cat/{bad}/reminders")),
-            ("PUT", format!("/v1.0/metadata/{bad}")),
             ("GET", format!("/cluster/v1/state?key={bad}")),
             ("GET", format!("/cluster/v1/state?prefix={bad}&limit=-1")),
             ("GET", format!("/cluster/v1/actors?type={bad}&limit=99999999999999999999&after={bad}")),
-            ("GET", format!("/v1.0/invoke/{bad}/method/a")),
         ] {
-            let answer = victim.node.request(method, &url).body("{\"dueTime\":\"1h\"}").send().await;
-            is_an_answer(&answer, &format!("{method} {url}"));
+            let (answer, what) = send(method, &url).await;
+            is_refused(&answer, &what);
         }
+        let is_text = !["%ff%fe", "%c0%af"].contains(&bad);
+        let (answer, what) = send("DELETE", &format!("/v1.0/actors/cat/a/timers/{bad}")).await;
+        is_answered(&answer, if is_text { 204 } else { 400 }, "", &what);
+        let (answer, what) = send("PUT", &format!("/v1.0/metadata/{bad}")).await;
+        let label = match bad {
+            ".." => 404,
+            _ if is_text => 204,
+            _ => 400,
+        };
+        is_answered(&answer, label, "", &what);
+        let (answer, what) = send("GET", &format!("/v1.0/invoke/{bad}/method/a")).await;
+        is_answered(&answer, 500, "ERR_DIRECT_INVOKE", &what);
     }
+    // An escaped percent sign is one: the name is `a%00`, of four plain characters.
+    let (answer, what) = send("POST", "/v1.0/actors/cat/a%2500/reminders/r").await;
+    is_answered(&answer, 204, "", &what);
     assert_eq!(victim.app.calls().len(), before);
     victim.must_be_unharmed().await;
 }

@@ -16,6 +16,25 @@ async fn the_configuration_endpoint_can_be_left_alone() {
     assert!(node.metadata().await["actorRuntime"]["activeActors"].as_array().is_none_or(Vec::is_empty));
 }
 
+/// daprd/multipleconfigs/multipleconfigs.go: the list of the last file is the list.
+#[tokio::test]
+async fn features_of_a_later_configuration_file_replace_those_of_the_one_before() {
+    let feature = |name: &str, enabled: bool| format!("  - name: {name}\n    enabled: {enabled}\n");
+    let mut setup = Setup::default();
+    for (file, features) in [
+        ("one.yaml", feature("One", true) + &feature("Both", false) + &feature("Gone", true)),
+        ("two.yaml", feature("Two", true) + &feature("Both", true) + &feature("Gone", false)),
+    ] {
+        let path = setup.home().join(file);
+        let head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: c\nspec:\n  features:\n";
+        std::fs::write(&path, format!("{head}{features}")).expect("write a configuration");
+        setup = setup.arg(format!("--config={}", path.display()));
+    }
+    let node = setup.ready().await;
+    // The first is simply on, whatever the files say.
+    assert_eq!(node.metadata().await["enabledFeatures"], serde_json::json!(["ActorStateTTL", "Two", "Both"]));
+}
+
 /// daprd/startup/appchannel/withapp.go
 #[tokio::test]
 async fn a_found_app_is_named_in_the_log() {

@@ -77,14 +77,15 @@ async fn headers_up_to_the_buffer_pass_and_larger_ones_are_refused() {
     }
 }
 
-/// ports/daprd.go, for the ports this node serves; sdk-clients 5: `localhost` may be IPv6.
+/// ports/daprd.go and ports/internalgrpc.go, the port of peers among them; sdk-clients 5: `localhost` may be IPv6.
 #[tokio::test]
 async fn the_ports_are_open_on_ipv4_and_ipv6() {
     let app = App::plain().await;
     let public = callboard_tests::ports::free();
     let node = Setup::default().app(&app).arg(format!("--dapr-public-port={public}")).ready().await;
     let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
-    for port in [app.port(), node.http().port(), node.grpc().port(), node.metrics().port(), public] {
+    let own = [node.http(), node.grpc(), node.peer(), node.metrics()].map(|address| address.port());
+    for port in own.into_iter().chain([app.port(), public]) {
         TcpStream::connect(("127.0.0.1", port)).await.unwrap_or_else(|error| panic!("port {port}: {error}"));
         if has_ipv6 && port != app.port() {
             TcpStream::connect(("::1", port)).await.unwrap_or_else(|error| panic!("port {port} on ::1: {error}"));
@@ -92,7 +93,7 @@ async fn the_ports_are_open_on_ipv4_and_ipv6() {
     }
 }
 
-/// dapr.md 8: `--dapr-listen-addresses`, `--unix-domain-socket`.
+/// dapr.md 8: `--unix-domain-socket`.
 #[tokio::test]
 async fn a_unix_socket_serves_the_api() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
