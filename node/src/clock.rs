@@ -18,6 +18,11 @@ pub fn monotonic() -> Instant {
     Instant(u64::try_from(start().elapsed().as_micros()).unwrap_or(u64::MAX))
 }
 
+/// The runtime's clock, for deadlines of its timers; tests can pause it.
+pub fn runtime() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 #[allow(clippy::disallowed_methods)] // the one place that reads it
 fn start() -> StdInstant {
     static START: OnceLock<StdInstant> = OnceLock::new();

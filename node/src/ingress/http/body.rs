@@ -228,7 +228,7 @@ struct Pace {
 impl Pace {
     /// When the next chunk is late, and what is wrong then.
     fn deadline(&mut self) -> (Instant, Error) {
-        let now = Instant::now();
+        let now = crate::clock::runtime();
         let since = *self.since.get_or_insert(now);
         let (silent, slow) = (now + SILENCE, since + COLLECT_TIME + Duration::from_secs(self.received / COLLECT_RATE));
         if silent < slow { (silent, Error::Silent) } else { (slow, Error::Slow) }
@@ -364,7 +364,7 @@ mod tests {
     /// What becomes of a body whose chunks of `size` bytes come `every` so often, and after how long.
     async fn dripped(chunks: usize, size: usize, every: Duration) -> (Result<usize, Error>, Duration) {
         let (sender, body) = Body::channel(1);
-        let start = Instant::now();
+        let start = crate::clock::runtime();
         let sending = async move {
             for _ in 0..chunks {
                 tokio::time::sleep(every).await;

@@ -1,3 +1,5 @@
+//! A walk finds every match, whatever it has to pass over, and looks at a bounded number of rows.
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
