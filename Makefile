@@ -13,7 +13,7 @@ export RUST_TEST_THREADS ?= 8
 PROGRESS := .ci/progress
 RELEASE := $(CARGO_TARGET_DIR)/release/callboard
 
-.PHONY: help build test sdk faults demo bench fuzz fmt lint ci packages
+.PHONY: help build test sdk sdk-all conversations mutants faults demo bench fuzz fmt lint ci packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,11 +33,18 @@ test: packages ## formatting, lints and every test that needs nothing but this r
 	@$(PROGRESS) cargo build --locked -p callboard
 	@$(PROGRESS) cargo test --locked --workspace
 
-sdk: ## published SDK packages, unmodified, through `callboard run`
-	@.ci/packages python3-venv nodejs
+sdk: PAIRS := own::
+sdk: conversations ## published SDK packages, unmodified: each actor host with the client of its own package
+sdk-all: conversations ## every actor host with every client, plain HTTP among them
+
+conversations:
+	@.ci/packages python3-venv nodejs curl
 	@$(PROGRESS) cargo build --locked -p callboard
 	@variables=$$(.ci/sdk); \
-	$(PROGRESS) env $$variables cargo test --locked -p callboard-tests --test sdk -- --ignored --nocapture --test-threads=1
+	$(PROGRESS) env $$variables cargo test --locked -p callboard-tests --test sdk -- --ignored --nocapture --test-threads=1 $(PAIRS)
+
+mutants: packages ## takes out each rule that makes this safe: a test must go red (MUTANT=name tries one)
+	@.ci/mutants $(MUTANT)
 
 faults: build ## sudden death, power cuts, 100,000 reminders: the full dose (about 15 minutes)
 	@CALLBOARD_BIN=$(RELEASE) CALLBOARD_FAULT_ROUNDS=20 CALLBOARD_REMINDERS=100000 \

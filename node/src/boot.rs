@@ -6,51 +6,43 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use callboard_engine::guard::GuardLimits;
+use callboard_engine::guard::SessionConfig;
 use callboard_engine::mailbox::Counts;
-use callboard_engine::partition::HASH_VERSION;
-use callboard_machine::meta::{MetaCommand, NodeRecord, Role, Settings};
-use callboard_raft::{Groups, GroupsConfig};
+use callboard_raft::Groups;
 use callboard_types::NodeId;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::actors::{Actors, Effects};
+use crate::actors::Actors;
 use crate::app::{AppChannel, ChannelLimits};
 use crate::cli::Start;
 use crate::cli::ports::UnixSocket;
 use crate::clock;
-use crate::config::{AppConfig, AppProtocol, Config, DataDir};
-use crate::host::Host;
+use crate::cluster::transport::PeerLinks;
+use crate::cluster::{self, HOST_LEASE_MS, MAX_CLOCK_OFFSET_MS, Running};
+use crate::config::{AppConfig, AppProtocol, Config, Limits};
 use crate::host::opened::Opened;
+use crate::host::{Host, HostLimits};
 use crate::ingress::grpc::GrpcDoor;
 use crate::ingress::http::Api;
 use crate::ingress::metrics::{Metrics, MetricsDoor};
 use crate::ingress::server::{Protocols, Server, ServerLimits};
 use crate::invoke::Invoker;
+use crate::links::Links;
 use crate::node::{Node, Phase, Shutdown};
 use crate::owner::Common;
+use crate::owner::hosts::Hosts;
 use crate::resources::{self, Resources};
 use crate::tasks::{Kind, Tasks};
 
-/// Version of the algorithm that spreads partitions over nodes, kept with the cluster's settings.
-const RING_VERSION: u32 = 1;
-/// A host's session lapses after this long without an answer of the owner (milliseconds).
-const HOST_LEASE_MS: u64 = 600;
-/// How far a node's wall clock may be from the others' (milliseconds).
-const MAX_CLOCK_OFFSET_MS: u64 = 1_000;
-/// Until the log's writes since the last flush are this many, or this old.
-const FLUSH_BYTES: u64 = 64 << 20;
-const FLUSH_EVERY: Duration = Duration::from_secs(60);
-/// Proposals in flight per group.
-const MAX_PROPOSALS: usize = 4_096;
-/// How often the store learns the time, for dropping what expired long ago.
-const TELL_TIME_EVERY: Duration = Duration::from_secs(1);
+/// Longer than a step of the start takes on a slow disk.
+const LATE: Duration = Duration::from_secs(10);
+/// What calls of other nodes get to be answered when nothing else is left of the grace period.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// What an app that we started gets to end after its node has drained.
 const APP_GRACE: Duration = Duration::from_secs(5);
 
@@ -60,8 +52,9 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
     let began = clock::monotonic();
     let tasks = Tasks::new();
 
-    let groups = Store::open(&config, data.path(), &tasks).await?;
-    let Store { groups, observer, node_id } = groups;
+    let opened = cluster::open(&config, &listeners, data.path(), &tasks);
+    let cluster::Opened { store, peers, meta, shown } = told_when_late("the store and the cluster", opened).await?;
+    let (groups, node_id) = (store.groups.clone(), store.node);
     let app = AppChannel::start(
         config.app.clone(),
         &config.app_id,
@@ -69,17 +62,25 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
         &tasks,
         ChannelLimits::of(&config),
     );
-    let host = open_host(&config, data.path(), app.clone(), &tasks)?;
-    let common = common(&config, &groups, node_id, host, &tasks)?;
-    let actors = Actors::start(&config, common, &groups, &observer, tasks.clone());
+    let host = open_host(&config, data.path(), node_id, app.clone(), &tasks)?;
+    let links: Arc<dyn Links> = Arc::new(PeerLinks(peers.clone()));
+    let common = common(&config, &groups, node_id, host.clone(), links.clone(), &tasks)?;
+    let (hosts, session) = (common.hosts.clone(), common.session);
+    let actors =
+        Actors::start(&config, common, &groups, meta.clone(), store.owners.clone(), links.clone(), tasks.clone());
+    let member = cluster::Member { config: &config, store: &store, peers, meta, host, hosts, session, links };
+    let member = member.start(&actors, &listeners, &tasks)?;
     let resources = Arc::new(read_resources(&config)?);
     let metrics = Metrics::new();
-    expose(&metrics, &groups, &actors);
+    expose(&metrics, &groups, &actors, &tasks);
+    crate::ingress::metrics::cluster::expose(&metrics, &actors, &member);
     let invoker = Invoker::start(&config, app.clone(), resources.clone(), &tasks);
+    member.serve_invocations(&invoker, &config, &tasks)?;
     let node = Arc::new(Node {
         ports: listeners.ports,
         app: app.clone(),
         actors: actors.clone(),
+        cluster: member.clone(),
         resources,
         extended: RwLock::default(),
         phase: watch::Sender::new(Phase::Starting),
@@ -99,6 +100,9 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
             let (ended, end) = oneshot::channel();
             tasks.spawn(Kind::Work, "child", async move {
                 let code = running.until(&drained, &shutdown, APP_GRACE).await;
+                if let Some(code) = code {
+                    tracing::warn!(code, "the app has ended; the node stops");
+                }
                 app.process_gone();
                 let _ = ended.send(code);
             });
@@ -111,7 +115,7 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
     tracing::info!("draining");
     data.drains();
     let grace = node.config.shutdown.grace;
-    if !drain(&node, &doors.servers, grace).await {
+    if !drain(&node, &member, &doors.servers, grace).await {
         tracing::warn!(?grace, "what still ran after the grace period is cut off");
         code = code.max(1);
     }
@@ -121,6 +125,8 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
     {
         code = exit;
     }
+    member.membership.leave().await;
+    drop(shown);
     tasks.stop();
     if tokio::time::timeout(APP_GRACE, tasks.join()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
@@ -131,139 +137,39 @@ pub async fn run(start: Start, shutdown: Shutdown) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// The store and the groups in it.
-struct Store {
-    groups: Groups,
-    observer: Effects,
-    node_id: NodeId,
-}
-
-impl Store {
-    async fn open(config: &Config, dir: &Path, tasks: &Tasks) -> anyhow::Result<Self> {
-        let wall_clock = Arc::new(AtomicI64::new(clock::wall().as_micros()));
-        let options = callboard_storage::OpenOptions {
-            wall_clock: wall_clock.clone(),
-            sync: config.sync_log,
-            ..callboard_storage::OpenOptions::default()
-        };
-        let path = dir.join("store");
-        let stores = tokio::task::spawn_blocking(move || callboard_storage::open(&path, &options)).await??;
-        tasks.spawn(Kind::Service, "store-clock", tell_time(wall_clock, tasks.clone()));
-        let node_id = node_id(&dir.join("node"))?;
-        let observer = Effects::default();
-        let groups = Groups::open(groups_config(node_id), stores, Arc::new(observer.clone())).await?;
-        let store = Self { groups, observer, node_id };
-        if store.groups.is_empty() {
-            let made = store.groups.bootstrap(settings(config), store.record(config), clock::wall());
-            made.await.context("make the cluster")?;
-        } else {
-            store.agrees_with(config)?;
-            let (node, record) = (node_id, store.record(config));
-            let answer = store.groups.meta().propose(MetaCommand::PutNode { node, record }).await;
-            answer.context("register this node's restart with the cluster")?;
-        }
-        Ok(store)
-    }
-
-    /// This node as the registry has it; its incarnation rises at every start, whatever the wall clock does.
-    fn record(&self, config: &Config) -> NodeRecord {
-        let last = self.groups.meta().watch().borrow().nodes.get(&self.node_id).map_or(0, |node| node.incarnation);
-        NodeRecord {
-            name: config.node_name.clone(),
-            role: Role::Storage,
-            zone: config.zone.clone(),
-            incarnation: u64::try_from(clock::wall().as_micros()).unwrap_or(0).max(last + 1),
-        }
-    }
-
-    /// What the cluster settled at its birth is not changed by a flag.
-    fn agrees_with(&self, config: &Config) -> anyhow::Result<()> {
-        let meta = self.groups.meta().watch().borrow().clone();
-        let settings = meta.settings.as_ref().context("the cluster's settings are missing from the data directory")?;
-        anyhow::ensure!(
-            settings.name == config.cluster,
-            "the data directory belongs to cluster {:?}; give --cluster {} or another --data-dir",
-            settings.name,
-            settings.name
-        );
-        if settings.partitions != config.bootstrap.partitions {
-            let (has, asked) = (settings.partitions, config.bootstrap.partitions);
-            tracing::info!(
-                has,
-                asked,
-                "the number of partitions is fixed when a cluster is made; --partitions has no effect"
-            );
-        }
-        Ok(())
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        name: config.cluster.clone(),
-        partitions: config.bootstrap.partitions,
-        replicas: config.bootstrap.replicas,
-        hash_version: HASH_VERSION,
-        ring_version: RING_VERSION,
-        host_lease_ms: HOST_LEASE_MS,
-        max_clock_offset_ms: MAX_CLOCK_OFFSET_MS,
-        ephemeral: config.data == DataDir::Ephemeral,
-    }
-}
-
-fn groups_config(node: NodeId) -> GroupsConfig {
-    GroupsConfig {
-        node,
-        heartbeat: Duration::from_millis(150),
-        election_min: Duration::from_millis(400),
-        election_max: Duration::from_millis(700),
-        flush_bytes: FLUSH_BYTES,
-        flush_every: FLUSH_EVERY,
-        max_proposals: MAX_PROPOSALS,
-    }
-}
-
-/// The node's id lives in its data directory: a wiped directory is another node.
-fn node_id(path: &Path) -> anyhow::Result<NodeId> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let id = u64::from_str_radix(text.trim(), 16);
-            Ok(NodeId(id.with_context(|| format!("{} does not hold a node id", path.display()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let id = NodeId(rand::random());
-            let next = path.with_extension("next");
-            std::fs::write(&next, format!("{id}\n")).and_then(|()| std::fs::rename(&next, path))?;
-            Ok(id)
-        }
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
-}
-
-fn open_host(config: &Config, dir: &Path, app: AppChannel, tasks: &Tasks) -> anyhow::Result<Host> {
+fn open_host(config: &Config, dir: &Path, node: NodeId, app: AppChannel, tasks: &Tasks) -> anyhow::Result<Host> {
     let opened = Opened::open(dir.join("opened")).context("read the list of opened actors")?;
-    let limits = GuardLimits { activations: config.limits.activations };
-    Ok(Host::start(app, opened, limits, config.limits.turn, tasks.clone()))
+    let Limits { activations, timers, turn, .. } = config.limits;
+    Ok(Host::start(app, opened, node, HostLimits { activations, timers, turn }, tasks.clone()))
 }
 
-fn common(config: &Config, groups: &Groups, node: NodeId, host: Host, tasks: &Tasks) -> anyhow::Result<Common> {
+fn common(
+    config: &Config,
+    groups: &Groups,
+    node: NodeId,
+    host: Host,
+    links: Arc<dyn Links>,
+    tasks: &Tasks,
+) -> anyhow::Result<Common> {
     let meta = groups.meta().watch().borrow().clone();
     let cluster = meta.cluster.context("the cluster has no id")?;
     let offset = meta.settings.as_ref().map_or(MAX_CLOCK_OFFSET_MS, |settings| settings.max_clock_offset_ms);
+    let host_lease = meta.settings.as_ref().map_or(HOST_LEASE_MS, |settings| settings.host_lease_ms);
     let limits = Arc::new(config.limits.clone());
     Ok(Common {
         cluster,
         node,
-        generation: 0,
+        generation: meta.generation,
         max_clock_offset: Duration::from_millis(offset),
-        host,
+        session: SessionConfig { host_lease: Duration::from_millis(host_lease), ..SessionConfig::default() },
+        hosts: Hosts::new(node, cluster, &config.namespace, host, links, groups.meta().watch()),
         reminder_turns: Arc::new(Semaphore::new(limits.reminder_turns)),
         limits,
         tasks: tasks.clone(),
     })
 }
 
-fn read_resources(config: &Config) -> anyhow::Result<Resources> {
+pub(crate) fn read_resources(config: &Config) -> anyhow::Result<Resources> {
     let namespace = std::env::var("NAMESPACE").ok();
     let reader = resources::Reader {
         app_id: &config.app_id,
@@ -308,7 +214,7 @@ fn serve(
         sockets.push(socket);
     }
     let grpc = Server::new(node.tasks.clone(), Protocols::H2c, limits);
-    for listener in listeners.grpc.into_iter().chain(listeners.peer) {
+    for listener in listeners.grpc {
         grpc.serve("grpc", listener, GrpcDoor)?;
     }
     if let Some(socket) = listeners.grpc_unix {
@@ -322,8 +228,8 @@ fn serve(
     Ok(Doors { servers: vec![http, grpc, metrics_server], _sockets: sockets })
 }
 
-/// Counters and gauges of the store and the actors.
-fn expose(metrics: &Arc<Metrics>, groups: &Groups, actors: &Actors) {
+/// Counters and gauges of the store, the actors and the tasks.
+fn expose(metrics: &Arc<Metrics>, groups: &Groups, actors: &Actors, tasks: &Tasks) {
     let stats = groups.clone();
     metrics.register(move |out| {
         let stats = stats.writer_stats();
@@ -338,7 +244,7 @@ fn expose(metrics: &Arc<Metrics>, groups: &Groups, actors: &Actors) {
         }
     });
     let totals = |actors: &Actors, of: fn(Counts) -> usize| {
-        let sum: usize = actors.owners().iter().filter_map(|owner| owner.counts()).map(of).sum();
+        let sum: usize = actors.owners().all().iter().filter_map(|owner| owner.counts()).map(of).sum();
         i64::try_from(sum).unwrap_or(i64::MAX)
     };
     for (name, help, of) in [
@@ -351,22 +257,34 @@ fn expose(metrics: &Arc<Metrics>, groups: &Groups, actors: &Actors) {
     }
     let owners = actors.clone();
     metrics.computed("callboard_partitions_owned", "Partitions this node owns.", move || {
-        i64::try_from(owners.owners().iter().filter(|owner| owner.is_serving()).count()).unwrap_or(i64::MAX)
+        i64::try_from(owners.owners().all().iter().filter(|owner| owner.is_serving()).count()).unwrap_or(i64::MAX)
     });
     let timers = actors.clone();
     metrics.computed("callboard_timers", "Timers of this node.", move || {
         i64::try_from(timers.timers()).unwrap_or(i64::MAX)
     });
+    let tasks = tasks.clone();
+    metrics
+        .computed("callboard_tasks", "Tasks of this node.", move || i64::try_from(tasks.count()).unwrap_or(i64::MAX));
+}
+
+/// Says, again and again, what the start waits for: a node that listens and is never ready must not be silent about why.
+async fn told_when_late<T>(what: &str, waiting: impl Future<Output = T>) -> T {
+    tokio::pin!(waiting);
+    loop {
+        match tokio::time::timeout(LATE, &mut waiting).await {
+            Ok(done) => return done,
+            Err(_) => tracing::warn!("the node is not ready: it waits for {what}"),
+        }
+    }
 }
 
 /// Says so when the app has been reached; at once without an app.
 async fn announce_when_ready(node: Arc<Node>, announce: crate::cli::ready::Announce, began: callboard_engine::Instant) {
-    for owner in node.actors.owners() {
-        tokio::select! {
-            biased;
-            () = node.tasks.stopping() => return,
-            () = owner.served() => {}
-        }
+    tokio::select! {
+        biased;
+        () = node.tasks.stopping() => return,
+        () = told_when_late("an owner of every partition", node.actors.all_served()) => {}
     }
     if node.config.app.as_ref().is_some_and(speaks_http) {
         let mut app = node.app.watch();
@@ -417,14 +335,17 @@ async fn wait_for_end(node: &Arc<Node>, groups: &Groups) -> u8 {
 
 /// Finishes what runs: turns, then the activations, then the connections with their invocations. False: something had
 /// to be cut off when the grace period was over.
-async fn drain(node: &Arc<Node>, servers: &[Server], grace: Duration) -> bool {
+async fn drain(node: &Arc<Node>, member: &Running, servers: &[Server], grace: Duration) -> bool {
     let deadline = clock::monotonic().saturating_add(grace);
     let left = || deadline.saturating_since(clock::monotonic());
     node.phase.send_replace(Phase::Draining);
+    member.hand_over(grace / 2).await;
     let mut finished = node.actors.drain(left()).await;
     for server in servers {
         finished &= server.close(left()).await == 0;
     }
+    // Other nodes still wait for answers.
+    member.peers.close(left().max(LAST_ANSWERS)).await;
     finished
 }
 
@@ -436,13 +357,17 @@ fn speaks_http(app: &AppConfig) -> bool {
     }
 }
 
-async fn tell_time(wall_clock: Arc<AtomicI64>, tasks: Tasks) {
-    loop {
-        wall_clock.store(clock::wall().as_micros(), Ordering::Relaxed);
-        tokio::select! {
-            biased;
-            () = tasks.stopping() => return,
-            () = tokio::time::sleep(TELL_TIME_EVERY) => {}
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_takes_long_is_waited_for_all_the_same() {
+        let began = tokio::time::Instant::now();
+        let done = told_when_late("nothing", async {
+            tokio::time::sleep(LATE * 3).await;
+            7
+        });
+        assert_eq!((done.await, began.elapsed()), (7, LATE * 3));
     }
 }

@@ -45,6 +45,12 @@ pub struct Config {
     pub peer_listen: Vec<IpAddr>,
     /// `--metrics-listen-address`.
     pub metrics_listen: Vec<IpAddr>,
+    /// `--join`: nodes of the cluster to join, `host:port`.
+    pub join: Vec<String>,
+    /// `--standalone`: other nodes of this machine are not looked for.
+    pub standalone: bool,
+    /// `--role`; `None`: decided by what the node does.
+    pub role: Option<NodeRole>,
     /// `--advertise` or `DAPR_HOST_IP`: the address peers are told; `None` = found out.
     pub advertise: Option<String>,
 }
@@ -74,6 +80,9 @@ impl Config {
             sync_log: true,
             peer_listen: loopback(),
             metrics_listen: loopback(),
+            join: Vec::new(),
+            standalone: false,
+            role: None,
             advertise: None,
         }
     }
@@ -92,10 +101,18 @@ pub fn all_interfaces() -> Vec<IpAddr> {
     vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeRole {
+    /// Holds partitions.
+    Storage,
+    /// Holds none and only routes.
+    Gateway,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataDir {
     Path(PathBuf),
-    /// A temporary directory, removed at exit: P2 does not hold.
+    /// A temporary directory, removed at exit: acknowledged writes do not survive the process.
     Ephemeral,
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::Actors;
 use crate::app::AppChannel;
+use crate::cluster::Running;
 use crate::config::Config;
 use crate::resources::Resources;
 use crate::tasks::Tasks;
@@ -28,6 +29,8 @@ pub struct Node {
     pub app: AppChannel,
     /// The road of actor calls, state, reminders and timers.
     pub actors: Actors,
+    /// This node as one of its cluster.
+    pub cluster: Running,
     pub resources: Arc<Resources>,
     /// `extended` of the metadata answer: what apps have put, and the runtime version.
     pub extended: RwLock<BTreeMap<String, String>>,

@@ -64,6 +64,11 @@ impl Tasks {
         Carried { work: Some(Box::pin(future)), name, tasks: self.clone() }
     }
 
+    /// Tasks that have not ended.
+    pub fn count(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Resolves when services must stop.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
@@ -139,3 +144,7 @@ impl Drop for EndsNode<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tasks_test.rs"]
+mod tests;

@@ -6,9 +6,35 @@
 //! checked where its meaning is known.
 
 /// Records of the two stores of a node, and the chunks of a snapshot.
-#[allow(clippy::doc_markdown, clippy::large_enum_variant)]
 pub mod disk {
-    include!(concat!(env!("OUT_DIR"), "/callboard.disk.v1.rs"));
+    pub use v1::*;
+
+    /// Named as the package, since other packages refer to it so.
+    #[allow(clippy::doc_markdown, clippy::large_enum_variant)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/callboard.disk.v1.rs"));
+    }
+}
+
+/// What nodes ask of each other about actors.
+#[allow(clippy::large_enum_variant)]
+pub mod calls {
+    include!(concat!(env!("OUT_DIR"), "/callboard.calls.v1.rs"));
+}
+
+/// Links between nodes.
+pub mod peer {
+    include!(concat!(env!("OUT_DIR"), "/callboard.peer.v1.rs"));
+}
+
+/// Messages between the replicas of a group.
+pub mod raft {
+    pub use v1::*;
+
+    #[allow(clippy::doc_markdown, clippy::large_enum_variant)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/callboard.raft.v1.rs"));
+    }
 }
 
 #[cfg(test)]

@@ -1,44 +1,42 @@
 //! Forming a cluster of one, step by step, each of them repeatable.
 //!
 //! A step looks at what is already there and does what is missing: the replica of the meta group, its first membership,
-//! the commands that make the cluster, and then for each partition its placement, its replica, its first membership and
-//! the record of that. A crash between any two is continued by running all steps again.
+//! the commands that make the cluster, its row of the table, and then for each partition its placement, its replica, its
+//! first membership and the record of that. A crash between any two is continued by running all steps again.
 //!
 //! A partition's group is initialised by the node that the table gives it to, once: a replica that has a membership is
 //! left alone.
 
 use std::sync::Arc;
 
-use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState, NodeRecord, Placement, Settings};
-use callboard_types::{ClusterId, GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
+use callboard_machine::meta::{
+    FIRST_META_REPLICA, MetaCommand, MetaResponse, MetaState, NodeRecord, Placement, Settings,
+};
+use callboard_types::{ClusterId, GroupId, PartitionId, ReplicaId, Timestamp};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{ProposeError, StartError};
 use crate::groups::Inner;
+use crate::holding::hold_first;
 use crate::replica::Replica;
 
-/// The replica that forms the meta group. Later ones get ids that were never used.
-const FIRST_META_REPLICA: u64 = 1;
 /// Partitions that are being made at once.
 const PARTITIONS_AT_ONCE: usize = 8;
 
-/// Nothing is left for [`run`] to do on `node`.
-pub fn is_complete(state: &MetaState, node: NodeId) -> bool {
-    let Some(settings) = &state.settings else { return false };
-    let all = (0..settings.partitions).map(|number| state.partitions.get(&PartitionId(number)));
-    state.nodes.contains_key(&node)
-        && all.into_iter().all(|record| record.is_some_and(|record| record.version > 0 && record.initialized))
+/// Nothing is left for [`run`] to do. It stays so, whatever becomes of the cluster.
+pub fn is_complete(state: &MetaState) -> bool {
+    state.cluster.is_some()
+        && state.meta.version > 0
+        && state.partitions.values().all(|record| record.version > 0 && record.initialized)
 }
 
 pub async fn run(inner: &Inner, settings: Settings, node: NodeRecord, now: Timestamp) -> Result<(), StartError> {
     let _one = inner.forming.lock().await;
-    let meta = match inner.meta_replica() {
-        Some(replica) => replica,
-        None => inner.create_replica(GroupId::Meta, FIRST_META_REPLICA).await?,
-    };
+    let meta = hold_first(inner, GroupId::Meta, FIRST_META_REPLICA).await?;
     form(&meta).await?;
     make_cluster(inner, settings, now).await?;
     commit(inner, MetaCommand::PutNode { node: inner.node(), record: node }).await?;
+    place_meta(inner).await?;
     place_all(inner).await?;
     let state = inner.meta_state();
     stream::iter(state.partitions.keys().copied())
@@ -66,6 +64,15 @@ async fn make_cluster(inner: &Inner, settings: Settings, now: Timestamp) -> Resu
     commit(inner, MetaCommand::Bootstrap { cluster, settings, now }).await
 }
 
+async fn place_meta(inner: &Inner) -> Result<(), StartError> {
+    let version = 1;
+    if inner.meta_state().meta.version == 0 {
+        let replicas = vec![Placement { node: inner.node(), replica: FIRST_META_REPLICA, learner: false }];
+        commit(inner, MetaCommand::PlaceMeta { version, replicas }).await?;
+    }
+    commit(inner, MetaCommand::Settled { group: GroupId::Meta, version }).await
+}
+
 /// Places every partition that has no place here. One after the other, since each takes the next replica id.
 async fn place_all(inner: &Inner) -> Result<(), StartError> {
     let unplaced: Vec<PartitionId> = {
@@ -74,7 +81,7 @@ async fn place_all(inner: &Inner) -> Result<(), StartError> {
     };
     for partition in unplaced {
         let replica = ReplicaId(inner.meta_state().next_replica);
-        let replicas = vec![Placement { node: inner.node(), replica }];
+        let replicas = vec![Placement { node: inner.node(), replica, learner: false }];
         commit(inner, MetaCommand::Place { partition, version: 1, replicas }).await?;
     }
     Ok(())
@@ -83,11 +90,8 @@ async fn place_all(inner: &Inner) -> Result<(), StartError> {
 async fn open_partition(inner: &Inner, partition: PartitionId) -> Result<(), StartError> {
     let state = inner.meta_state();
     let Some(record) = state.partitions.get(&partition) else { return Ok(()) };
-    let Some(placed) = record.replicas.iter().find(|placed| placed.node == inner.node()) else { return Ok(()) };
-    let replica = match inner.partition(partition) {
-        Some(held) => held.replica().clone(),
-        None => inner.create_replica(GroupId::Partition(partition), placed.replica.0).await?,
-    };
+    let Some(placed) = record.on(inner.node()) else { return Ok(()) };
+    let replica = hold_first(inner, GroupId::Partition(partition), placed.replica).await?;
     if !record.initialized {
         form(&replica).await?;
         commit(inner, MetaCommand::GroupInitialized { partition }).await?;
@@ -100,7 +104,7 @@ async fn commit(inner: &Inner, command: MetaCommand) -> Result<(), StartError> {
     match inner.propose_meta(command).await {
         Ok(MetaResponse::Done) => Ok(()),
         Ok(MetaResponse::Rejected(rejection)) => Err(failed(rejection.to_string())),
-        Err(error @ (ProposeError::NotReady(_) | ProposeError::Unknown | ProposeError::Stopped(_))) => {
+        Err(error @ (ProposeError::NotReady { .. } | ProposeError::Unknown | ProposeError::Stopped(_))) => {
             Err(failed(error.to_string()))
         }
     }

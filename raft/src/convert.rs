@@ -1,30 +1,35 @@
 //! Between the types the program works with and the records it stores.
 //!
-//! A record is a `callboard_proto::disk` message behind the version byte of the storage codec. Decoding is strict: a
-//! message that lacks what its meaning needs is [`Error::Corrupt`], never filled with a default. Encoding cannot fail.
+//! A record is a `callboard_proto::disk` message behind the version byte of the storage codec; so is what nodes send each
+//! other, of `callboard_proto::raft`. Decoding is strict: a message that lacks what its meaning needs is
+//! [`Error::Corrupt`], never filled with a default. Encoding cannot fail.
 //!
 //! Golden tests hold the bytes of every record; the `fuzz_*` functions feed any bytes to every decoder.
 
 use bytes::Bytes;
-use callboard_proto::disk;
+use callboard_proto::{disk, raft};
 use callboard_storage::Error;
 use callboard_storage::codec::{self, NoPrevious, Record};
 use prost::Message;
 
 mod command;
+mod follow;
 mod log;
 mod meta;
+pub mod peer;
 mod row;
 
 #[cfg(test)]
 mod golden_test;
+#[cfg(test)]
+mod wire_test;
 
 /// A stored message; the one place that knows it as protobuf.
 struct Body<M>(M);
 
 macro_rules! records {
-    ($($message:ident: $name:literal,)*) => {$(
-        impl Record for Body<disk::$message> {
+    ($module:ident { $($message:ident: $name:literal,)* }) => {$(
+        impl Record for Body<$module::$message> {
             const NAME: &'static str = $name;
             const VERSION: u8 = 1;
             type Previous = NoPrevious;
@@ -35,7 +40,7 @@ macro_rules! records {
             }
 
             fn decode(body: &[u8]) -> Result<Self, Error> {
-                disk::$message::decode(body).map(Body).map_err(|error| corrupt($name, error))
+                $module::$message::decode(body).map(Body).map_err(|error| corrupt($name, error))
             }
 
             fn migrate(previous: NoPrevious) -> Self {
@@ -43,7 +48,7 @@ macro_rules! records {
             }
         }
 
-        impl Stored for disk::$message {
+        impl Stored for $module::$message {
             const NAME: &'static str = $name;
 
             fn into_record(self) -> Bytes {
@@ -58,18 +63,19 @@ macro_rules! records {
 }
 
 /// A message that is a record of its own.
-trait Stored: Sized {
+pub trait Stored: Sized {
     const NAME: &'static str;
     fn into_record(self) -> Bytes;
     fn from_record(record: &[u8]) -> Result<Self, Error>;
 }
 
-records! {
+records! { disk {
     LogEntry: "log entry",
     LogId: "log id",
     Vote: "vote",
     StoredMembership: "membership",
     Replica: "replica",
+    ActorCommand: "actor command",
     Reminder: "reminder",
     DroppedFiring: "dropped firing",
     Ownership: "ownership",
@@ -80,8 +86,18 @@ records! {
     NodeRow: "node row",
     PartitionRow: "partition row",
     TypeRow: "type row",
+    MetaGroupRow: "meta group row",
+    MetaCopy: "meta copy",
+    MetaCommand: "meta command",
     SnapshotChunk: "snapshot chunk",
-}
+}}
+
+records! { raft {
+    Message: "raft message",
+    Answer: "raft answer",
+    MetaUpdate: "meta update",
+    MetaAnswer: "meta answer",
+}}
 
 /// A type of the program with a record to be stored as.
 pub trait Storable: Sized {
@@ -121,16 +137,16 @@ pub enum Invalid {
 }
 
 /// Conversions in both directions; traits of this crate, because neither side's types are.
-trait ToDisk<M> {
+pub trait ToDisk<M> {
     fn to_disk(&self) -> M;
 }
 
-trait FromDisk<M>: Sized {
+pub trait FromDisk<M>: Sized {
     fn from_disk(message: M) -> Result<Self, Invalid>;
 }
 
 /// [`FromDisk`], from the message's side.
-trait ReadAs: Sized {
+pub trait ReadAs: Sized {
     fn read<T: FromDisk<Self>>(self) -> Result<T, Invalid> {
         T::from_disk(self)
     }
@@ -139,7 +155,7 @@ trait ReadAs: Sized {
 impl<M: Message> ReadAs for M {}
 
 /// A field that the message's meaning needs.
-fn need<T>(what: &'static str, field: Option<T>) -> Result<T, Invalid> {
+pub fn need<T>(what: &'static str, field: Option<T>) -> Result<T, Invalid> {
     field.ok_or(Invalid::Missing(what))
 }
 
@@ -171,6 +187,8 @@ pub fn fuzz_records(data: &[u8]) {
     check::<crate::type_config::Vote>(data);
     check::<crate::type_config::StoredMembership>(data);
     check::<row::ReplicaRecord>(data);
+    check::<row::MetaCopyRecord>(data);
+    check::<callboard_machine::partition::ActorCommand>(data);
     check::<callboard_machine::partition::Reminder>(data);
     check::<callboard_machine::partition::DroppedFiring>(data);
     check::<callboard_machine::partition::Ownership>(data);
@@ -178,6 +196,12 @@ pub fn fuzz_records(data: &[u8]) {
     check::<row::DroppedCount>(data);
     check::<callboard_machine::partition::LastWrite>(data);
     check::<row::Chunk>(data);
+    check::<callboard_machine::meta::MetaCommand>(data);
+    check::<callboard_machine::meta::MetaResponse>(data);
+    check::<crate::meta_feed::MetaUpdate>(data);
+    // What replicas say to each other is never said on: decoding is all that must not fail.
+    drop(peer::decode_message(data));
+    drop(peer::Told::decode(data));
     for table in 0..=u8::MAX {
         if let Ok(row) = meta::decode_row(table, data) {
             let (again, _, value) = meta::encode_row(&row);
@@ -187,4 +211,4 @@ pub fn fuzz_records(data: &[u8]) {
 }
 
 pub use meta::{decode_row as decode_meta_row, encode_key as encode_meta_key, encode_row as encode_meta_row};
-pub use row::{Chunk, ClockRecord, DroppedCount, ReplicaRecord};
+pub use row::{Chunk, ClockRecord, DroppedCount, MetaCopyRecord, ReplicaRecord};

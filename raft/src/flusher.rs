@@ -6,7 +6,7 @@
 //! the log reaching down to where the state stands.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callboard_storage::{Error, StateDb};
 use tokio::sync::watch;
@@ -82,8 +82,9 @@ impl Flusher {
     /// Tells openraft of the flushed state and purges behind it. A group that has stopped needs neither.
     async fn purge(&self, replica: &Replica) {
         let Some(durable) = replica.state.durable().last else { return };
-        let keep = if replica.is_sole_voter() { 0 } else { self.policy.keep_entries };
+        let keep = if replica.is_alone() { 0 } else { self.policy.keep_entries };
         let Some(upto) = durable.index.checked_sub(keep) else { return };
+        let upto = replica.pins.lowest(Instant::now()).map_or(upto, |pinned| upto.min(pinned));
         let purged = replica.log.purged().map_or(0, |purged| purged.index);
         if upto.saturating_sub(purged) < self.policy.min_purge {
             return;

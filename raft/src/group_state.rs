@@ -43,13 +43,29 @@ pub struct GroupState {
     incarnation: AtomicU64,
     applied: Mutex<Applied>,
     durable: Mutex<Applied>,
+    /// The replica is held, and its record may be written.
+    held: Mutex<bool>,
 }
 
 impl GroupState {
     /// `applied` must be on disk.
     pub fn new(group: GroupId, replica: u64, incarnation: u64, applied: Applied) -> Self {
         let durable = Mutex::new(applied.clone());
-        Self { group, replica, incarnation: AtomicU64::new(incarnation), applied: Mutex::new(applied), durable }
+        let (incarnation, held) = (AtomicU64::new(incarnation), Mutex::new(true));
+        Self { group, replica, incarnation, applied: Mutex::new(applied), durable, held }
+    }
+
+    /// Writes the replica's record, unless the replica has left.
+    pub fn while_held(&self, write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let held = self.held.lock();
+        if *held { write() } else { Err(Error::Stopped) }
+    }
+
+    /// Writes the last record of the replica; nothing overwrites it afterwards.
+    pub fn leave(&self, write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let mut held = self.held.lock();
+        *held = false;
+        write()
     }
 
     /// Prefix of the replica's rows.

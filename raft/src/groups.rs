@@ -10,24 +10,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState, NodeRecord, Settings};
-use callboard_storage::{Error, LogDb, LogWriter, StateView, Stores, Table, WriterConfig, WriterStats, keyspace};
-use callboard_types::{GroupId, NodeId, PartitionId, Timestamp};
+use callboard_storage::{Error, LogDb, LogWriter, Stores, WriterConfig, WriterStats};
+use callboard_types::{GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::bootstrap;
-use crate::convert::{ReplicaRecord, Storable};
-use crate::error::{ProposeError, StartError};
+use crate::convert::ReplicaRecord;
+use crate::error::{ChangeError, FeedError, HoldError, ProposeError, StartError};
 use crate::flusher::{FlushPolicy, Flusher};
 use crate::group_state::{Applied, GroupState};
-use crate::incarnations::Incarnations;
+use crate::holding::{self, Holdings};
 use crate::log_store::{LogMeter, LogShared};
+use crate::meta_copy::MetaCopy;
+use crate::meta_feed::{Board, MetaAt, MetaUpdate};
+use crate::network::{ReceiveError, Transport, incoming, server};
 use crate::partition::Partition;
-use crate::replica::{NodeStores, Replica};
+use crate::replica::{NodeStores, Opening, Replica};
 use crate::rules::{Live, MetaRules, Observer, PartitionRules, Rules};
-use crate::snapshot;
+use crate::status::GroupStatus;
 use crate::tail::TailBudget;
 use crate::type_config::{Answer, Member, Proposal, Timing};
 
@@ -61,15 +65,24 @@ pub struct Groups {
     inner: Arc<Inner>,
 }
 
+/// The partitions of a node.
+pub type Held = Arc<BTreeMap<PartitionId, Partition>>;
+
 pub(crate) struct Inner {
     config: GroupsConfig,
-    stores: NodeStores,
+    pub(crate) stores: NodeStores,
     observer: Arc<dyn Observer>,
+    transport: Arc<dyn Transport>,
     flusher: Arc<Flusher>,
-    replicas: watch::Sender<Vec<Arc<Replica>>>,
-    meta: Mutex<Option<Arc<Replica>>>,
-    meta_state: watch::Sender<Arc<MetaState>>,
-    partitions: Mutex<BTreeMap<PartitionId, Partition>>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) meta_copy: Mutex<MetaCopy>,
+    /// Of every group, in no order.
+    pub(crate) replicas: watch::Sender<Vec<Arc<Replica>>>,
+    pub(crate) partitions: watch::Sender<Held>,
+    pub(crate) holdings: tokio::sync::Mutex<Holdings>,
+    /// Places for snapshots on their way in.
+    snapshots: Arc<Semaphore>,
+    changes: watch::Sender<u64>,
     /// The flusher, and one follower per group.
     tasks: Mutex<JoinSet<()>>,
     failure: watch::Sender<Option<String>>,
@@ -80,9 +93,14 @@ pub(crate) struct Inner {
 impl Groups {
     /// Opens the meta group and every partition replica this node holds. On an empty data directory there are none
     /// until [`Groups::bootstrap`].
-    pub async fn open(config: GroupsConfig, stores: Stores, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+    pub async fn open(
+        config: GroupsConfig,
+        stores: Stores,
+        observer: Arc<dyn Observer>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, StartError> {
         let tuning = Tuning { flush: FlushPolicy::new(config.flush_every), start_writer: LogWriter::start };
-        Self::open_with(config, tuning, stores, observer).await
+        Self::open_with(config, tuning, stores, observer, transport).await
     }
 
     pub(crate) async fn open_with(
@@ -90,15 +108,19 @@ impl Groups {
         tuning: Tuning,
         stores: Stores,
         observer: Arc<dyn Observer>,
+        transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
         if !stores.paired {
             return Err(StartError::Quarantined("log and state store are not of one making".to_owned()));
         }
-        let (records, incarnations) = {
+        let holding::Prepared { holdings, incarnations, meta_copy, meta_state } = {
             let stores = stores.clone();
-            let scan = tokio::task::spawn_blocking(move || prepare(&stores));
+            let scan = tokio::task::spawn_blocking(move || holding::prepare(&stores));
             scan.await.map_err(|_| Error::Stopped)??
         };
+        let records = holdings.held();
+        let board = Arc::<Board>::default();
+        board.load(meta_copy.index(), Arc::new(meta_state));
         let writer = (tuning.start_writer)(stores.log.clone(), WriterConfig::default())?;
         let meter = Arc::new(LogMeter::new(config.flush_bytes));
         let budget = Arc::new(TailBudget::new(TAIL_BYTES));
@@ -117,11 +139,15 @@ impl Groups {
                 config,
                 stores,
                 observer,
+                transport,
                 flusher: flusher.clone(),
+                board,
+                meta_copy: Mutex::new(meta_copy),
                 replicas,
-                meta: Mutex::new(None),
-                meta_state: watch::Sender::new(Arc::default()),
-                partitions: Mutex::new(BTreeMap::new()),
+                partitions: watch::Sender::default(),
+                holdings: tokio::sync::Mutex::new(holdings),
+                snapshots: Arc::new(Semaphore::new(incoming::AT_ONCE)),
+                changes: watch::Sender::new(0),
                 tasks: Mutex::new(JoinSet::new()),
                 failure: watch::Sender::new(None),
                 forming: tokio::sync::Mutex::new(()),
@@ -139,29 +165,137 @@ impl Groups {
         Ok(groups)
     }
 
-    /// True when this node has no cluster yet, or one that a crash left half made: [`Groups::bootstrap`] is to be called.
+    /// True when this node has no cluster yet, or one whose making here a crash has cut off: [`Groups::bootstrap`] or
+    /// [`Groups::adopt`] is to be called.
     pub fn is_empty(&self) -> bool {
-        !bootstrap::is_complete(&self.inner.meta_state.borrow(), self.inner.config.node)
+        let state = self.inner.board.state();
+        let forms = self.inner.replica(GroupId::Meta).is_some();
+        state.cluster.is_none() || (forms && !bootstrap::is_complete(&state))
     }
 
     /// Makes the cluster of one: initialises the meta group with this node as sole voter, commits `Bootstrap`,
-    /// `PutNode`, and a table that places every partition here; then opens the partitions. Resumable: a crash in
+    /// `PutNode`, and a table that places every group here; then opens the partitions. Resumable: a crash in
     /// between is continued by the next start.
     pub async fn bootstrap(&self, settings: Settings, node: NodeRecord, now: Timestamp) -> Result<(), StartError> {
         bootstrap::run(&self.inner, settings, node, now).await
+    }
+
+    /// Takes over what another node knows of its cluster, on an empty data directory; it is on disk when this returns.
+    pub async fn adopt(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
+        let at = self.inner.feed(update)?;
+        let db = self.inner.stores.state.clone();
+        tokio::task::spawn_blocking(move || db.flush()).await.map_err(|_| Error::Stopped)??;
+        Ok(at)
     }
 
     pub fn meta(&self) -> MetaHandle {
         MetaHandle { inner: self.inner.clone() }
     }
 
+    /// How much of the meta log this node knows.
+    pub fn meta_at(&self) -> MetaAt {
+        self.inner.board.at()
+    }
+
+    /// What this node knows of the meta log after `after`: at once if there is something, else when there is, and an
+    /// empty update when `wait` is over.
+    pub async fn meta_update(&self, after: MetaAt, wait: Duration) -> MetaUpdate {
+        self.inner.board.update(after, wait).await
+    }
+
+    /// Takes what another node has told of the meta log, and wakes those who watch the state. What is known already
+    /// changes nothing.
+    pub fn meta_feed(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
+        self.inner.feed(update)
+    }
+
     /// The replica of `partition` on this node.
     pub fn partition(&self, partition: PartitionId) -> Option<Partition> {
-        self.inner.partitions.lock().get(&partition).cloned()
+        self.inner.partitions.borrow().get(&partition).cloned()
     }
 
     pub fn partitions(&self) -> Vec<Partition> {
-        self.inner.partitions.lock().values().cloned().collect()
+        self.inner.partitions.borrow().values().cloned().collect()
+    }
+
+    /// The partitions of this node, as they come and go.
+    pub fn held(&self) -> watch::Receiver<Held> {
+        self.inner.partitions.subscribe()
+    }
+
+    /// Wakes whenever a role, a leader, a membership or the set of held replicas has changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.inner.replica(group).map(|replica| replica.status())
+    }
+
+    /// Of every replica of this node, by group.
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        let mut statuses: Vec<_> = self.inner.replicas.borrow().iter().map(|replica| replica.status()).collect();
+        statuses.sort_by_key(|status| status.group);
+        statuses
+    }
+
+    /// Answers a message that [`Transport::send`] brought from another node.
+    pub async fn receive(&self, body: Bytes) -> Result<Bytes, ReceiveError> {
+        server::receive(&self.inner, body).await
+    }
+
+    /// Takes an empty replica, which its group's leader is to add as a learner. It is on disk that it is here when this
+    /// returns. Repeating it does nothing.
+    pub async fn hold(&self, group: GroupId, replica: ReplicaId) -> Result<(), HoldError> {
+        holding::hold(&self.inner, group, replica).await
+    }
+
+    /// Leaves a group for good: the replica's log and rows are deleted, and its id is never taken again. Repeating it
+    /// does nothing.
+    pub async fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), HoldError> {
+        holding::drop_replica(&self.inner, group, replica).await
+    }
+
+    /// Has the group led here add a replica that follows its log without a vote.
+    pub async fn add_learner(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        node: NodeId,
+        address: String,
+    ) -> Result<(), ChangeError> {
+        self.led(group)?.add_learner(replica, node, address).await
+    }
+
+    /// Has the group led here give the vote to exactly these replicas, which are members of it. Former voters stay as
+    /// learners. If none is left but one that is elsewhere, every tenure here ends before.
+    pub async fn change_voters(
+        &self,
+        group: GroupId,
+        voters: std::collections::BTreeSet<ReplicaId>,
+    ) -> Result<(), ChangeError> {
+        self.led(group)?.change_voters(voters).await
+    }
+
+    /// Has the group led here let a replica without a vote go.
+    pub async fn remove_learner(&self, group: GroupId, replica: ReplicaId) -> Result<(), ChangeError> {
+        self.led(group)?.remove_learner(replica).await
+    }
+
+    /// Hands the leadership to a voter that has all but the last entries. Every tenure of it ends before that is asked to
+    /// take over, whether or not it does.
+    pub async fn transfer_leader(&self, group: GroupId, to: ReplicaId) -> Result<(), ChangeError> {
+        self.led(group)?.transfer_leader(to).await
+    }
+
+    /// Campaigns for the leadership, unless a leader's lease forbids it.
+    pub async fn campaign(&self, group: GroupId) -> Result<(), ChangeError> {
+        self.led(group)?.campaign().await
+    }
+
+    /// The replica that is asked to act as leader.
+    fn led(&self, group: GroupId) -> Result<Arc<Replica>, ChangeError> {
+        self.inner.replica(group).ok_or(ChangeError::NotLeader { group, leader: None })
     }
 
     /// Counters of the group-commit writer.
@@ -216,7 +350,12 @@ pub struct MetaHandle {
 impl MetaHandle {
     /// The last received state; changes wake the receiver.
     pub fn watch(&self) -> watch::Receiver<Arc<MetaState>> {
-        self.inner.meta_state.subscribe()
+        self.inner.board.watch()
+    }
+
+    /// The last received state.
+    pub fn state(&self) -> Arc<MetaState> {
+        self.inner.board.state()
     }
 
     pub async fn propose(&self, command: MetaCommand) -> Result<MetaResponse, ProposeError> {
@@ -230,19 +369,17 @@ impl Inner {
     }
 
     pub(crate) fn meta_state(&self) -> Arc<MetaState> {
-        self.meta_state.borrow().clone()
+        self.board.state()
     }
 
-    pub(crate) fn meta_replica(&self) -> Option<Arc<Replica>> {
-        self.meta.lock().clone()
-    }
-
-    pub(crate) fn partition(&self, partition: PartitionId) -> Option<Partition> {
-        self.partitions.lock().get(&partition).cloned()
+    /// The replica of `group` on this node.
+    pub(crate) fn replica(&self, group: GroupId) -> Option<Arc<Replica>> {
+        self.replicas.borrow().iter().find(|replica| replica.group == group).cloned()
     }
 
     pub(crate) async fn propose_meta(&self, command: MetaCommand) -> Result<MetaResponse, ProposeError> {
-        let replica = self.meta_replica().ok_or(ProposeError::NotReady(GroupId::Meta))?;
+        let group = GroupId::Meta;
+        let replica = self.replica(group).ok_or(ProposeError::NotReady { group, leader: None })?;
         match replica.propose(Proposal::Meta(Arc::new(command))).await?.answer {
             Answer::Meta(response) => Ok(response),
             answer @ (Answer::Blank | Answer::Partition(_)) => {
@@ -251,20 +388,25 @@ impl Inner {
         }
     }
 
-    /// Gives this node a replica, under an id that has never been used, and opens it. It is on disk that the node holds
-    /// it before it can vote.
-    pub(crate) async fn create_replica(&self, group: GroupId, replica: u64) -> Result<Arc<Replica>, StartError> {
-        let (db, incarnations) = (self.stores.state.clone(), self.stores.incarnations.clone());
-        let create = tokio::task::spawn_blocking(move || {
-            let record = ReplicaRecord { replica, incarnation: incarnations.allocate()? };
-            let mut batch = callboard_storage::StateBatch::default();
-            batch.put(Table::System, keyspace::pointer(group), record.encode());
-            db.write(batch)?;
-            db.flush()?;
-            Ok::<_, Error>(record)
-        });
-        let record = create.await.map_err(|_| Error::Stopped)??;
-        self.open_replica(group, record).await
+    /// Takes an update of the meta state, and keeps it for the next start unless a replica of the group does.
+    fn feed(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
+        let mut copy = self.meta_copy.lock();
+        let Some(fed) = self.board.feed(update)? else { return Ok(self.board.at()) };
+        let (db, index) = (&self.stores.state, fed.at.index);
+        match fed.dirty {
+            Some(dirty) if copy.follows(fed.before.index) => copy.change(&**db, &fed.state, &dirty, index)?,
+            // The copy is behind: a replica has kept the state meanwhile.
+            Some(_) if self.replica(GroupId::Meta).is_some() => {}
+            Some(_) | None => copy.replace(db, &self.stores.incarnations, &fed.state, index)?,
+        }
+        Ok(fed.at)
+    }
+
+    /// Keeps the meta state, which a replica has kept so far, for the next start.
+    pub(crate) fn keep_meta(&self) -> Result<(), Error> {
+        let mut copy = self.meta_copy.lock();
+        let index = self.board.at().index;
+        copy.replace(&self.stores.state, &self.stores.incarnations, &self.board.state(), index)
     }
 
     /// Opens what the node holds. Every group that needs nobody else gets its leader.
@@ -277,36 +419,53 @@ impl Inner {
         Ok(())
     }
 
-    async fn open_replica(&self, group: GroupId, record: ReplicaRecord) -> Result<Arc<Replica>, StartError> {
+    pub(crate) async fn open_replica(&self, group: GroupId, record: ReplicaRecord) -> Result<Arc<Replica>, StartError> {
         let applied = Applied::read(&*self.stores.state, record.incarnation)?;
         let state = GroupState::new(group, record.replica, record.incarnation, applied);
         let member = Member { node: self.config.node, address: String::new() };
         let live = Live::new();
         let (rules, timing) = match group {
-            GroupId::Meta => (Rules::Meta(MetaRules::new(self.meta_state.clone())), Timing::META),
+            GroupId::Meta => (Rules::Meta(MetaRules::new(self.board.clone())), Timing::META),
             GroupId::Partition(partition) => {
                 let rules = PartitionRules::new(partition, live.clone(), self.observer.clone());
                 (Rules::Partition(rules), self.timing())
             }
         };
-        let replica = Replica::open(&self.stores, state, rules, member, timing, self.config.max_proposals).await?;
-        let replica = Arc::new(replica);
-        match group {
-            GroupId::Meta => *self.meta.lock() = Some(replica.clone()),
-            GroupId::Partition(partition) => {
-                let db = self.stores.state.clone();
-                let handle = Partition::new(partition, self.config.node, replica.clone(), live, db);
-                self.partitions.lock().insert(partition, handle);
-            }
-        }
+        let opening = Opening {
+            stores: &self.stores,
+            transport: self.transport.clone(),
+            snapshots: self.snapshots.clone(),
+            member,
+            timing,
+            max_proposals: self.config.max_proposals,
+        };
+        let replica = Arc::new(Replica::open(opening, state, rules).await?);
         self.replicas.send_modify(|replicas| replicas.push(replica.clone()));
-        let (followed, failure) = (replica.clone(), self.failure.clone());
-        self.tasks.lock().spawn(async move {
-            let group = followed.group;
-            let why = followed.follow().await;
-            fail(&failure, format!("group {group} has ended: {why}"));
+        if let GroupId::Partition(partition) = group {
+            let db = self.stores.state.clone();
+            let handle = Partition::new(partition, self.config.node, replica.clone(), live, db);
+            self.partitions.send_modify(|held| drop(Arc::make_mut(held).insert(partition, handle)));
+        }
+        let (followed, failure, changes) = (replica.clone(), self.failure.clone(), self.changes.clone());
+        let mut tasks = self.tasks.lock();
+        // Those of replicas that have left.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let why = followed.clone().follow(changes).await;
+            if !followed.is_leaving() {
+                fail(&failure, format!("group {} has ended: {why}", followed.group));
+            }
         });
         Ok(replica)
+    }
+
+    /// Nothing finds the replica any more.
+    pub(crate) fn forget_replica(&self, replica: &Arc<Replica>) {
+        if let GroupId::Partition(partition) = replica.group {
+            self.partitions.send_modify(|held| drop(Arc::make_mut(held).remove(&partition)));
+        }
+        self.replicas.send_modify(|replicas| replicas.retain(|other| !Arc::ptr_eq(other, replica)));
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     fn timing(&self) -> Timing {
@@ -325,29 +484,4 @@ fn fail(failure: &watch::Sender<Option<String>>, why: String) {
         }
         is_first
     });
-}
-
-type Prepared = (BTreeMap<GroupId, ReplicaRecord>, Arc<Incarnations>);
-
-/// Reads which replicas the node holds and drops rows that none of them refers to. Blocks.
-fn prepare(stores: &Stores) -> Result<Prepared, StartError> {
-    // What the store has after this is what it has after a crash.
-    stores.state.flush()?;
-    let records = replica_records(&*stores.state)?;
-    if let Some(group) = stores.log.groups()?.into_iter().find(|group| !records.contains_key(group)) {
-        return Err(StartError::Quarantined(format!("there is a log of {group}, and no replica of it")));
-    }
-    for incarnation in keyspace::incarnations(&*stores.state)? {
-        if records.values().all(|record| record.incarnation != incarnation) {
-            tracing::info!(incarnation, "dropping the rows of no replica");
-            snapshot::clear(&*stores.state, incarnation)?;
-        }
-    }
-    let incarnations = Arc::new(Incarnations::open(stores.state.clone())?);
-    Ok((records, incarnations))
-}
-
-fn replica_records(view: &(impl StateView + ?Sized)) -> Result<BTreeMap<GroupId, ReplicaRecord>, Error> {
-    let rows = view.scan(Table::System, keyspace::pointers_range(), usize::MAX)?;
-    rows.iter().map(|(key, row)| Ok((keyspace::parse_pointer(key)?, ReplicaRecord::decode(row)?))).collect()
 }

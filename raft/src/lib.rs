@@ -8,34 +8,47 @@
 //! `flusher` makes rows durable for all groups at once and only then lets logs go.
 
 mod bootstrap;
+mod changes;
 mod convert;
 mod error;
 mod flusher;
+mod forgotten;
 mod group_state;
 mod groups;
+mod holding;
 mod incarnations;
 mod log_store;
+mod meta_copy;
+mod meta_feed;
 mod network;
 mod overlay;
 mod partition;
+mod pins;
 mod reader;
 mod replica;
 mod rules;
 mod snapshot;
 mod state_store;
+mod status;
 mod tables;
 mod tail;
 mod tenure;
 mod type_config;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 #[cfg(test)]
 mod tests;
 
-pub use convert::fuzz_records;
-pub use error::{NotOwner, ProposeError, StartError};
-pub use groups::{Groups, GroupsConfig, MetaHandle};
+pub use convert::{Storable, fuzz_records};
+pub use error::{ChangeError, FeedError, HoldError, NotOwner, ProposeError, StartError};
+pub use groups::{Groups, GroupsConfig, Held, MetaHandle};
+pub use meta_feed::{MetaAt, MetaUpdate};
+pub use network::{Lane, NoPeers, ReceiveError, Target, Transport, TransportError};
 pub use partition::Partition;
 pub use reader::{ActorQuery, ActorRow, Due, DueCursor, MAX_SCAN, Reader, StateRow};
 pub use rules::{Observer, fuzz_apply};
 pub use snapshot::fuzz_snapshot;
+pub use status::{GroupStatus, ReplicaRole};
 pub use tenure::Tenure;

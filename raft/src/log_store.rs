@@ -105,6 +105,11 @@ impl LogStore {
         self.tail.lock().purged()
     }
 
+    /// It has given a vote, or acknowledged a leader.
+    pub fn has_voted(&self) -> bool {
+        self.tail.lock().vote.is_some()
+    }
+
     /// Writes the committed id, if the disk has an older one, and waits for it.
     pub async fn persist_committed(&self) -> Result<(), Error> {
         match self.unsaved_committed() {

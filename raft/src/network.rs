@@ -1,93 +1,89 @@
-//! How a replica reaches the others: not at all, as long as every group has one replica.
+//! How replicas of a group talk to each other.
 //!
-//! Every request answers `Unreachable`, which openraft treats as a peer that is down: it backs off and tries again. That
-//! includes pre-votes: an unanswered one must never count as granted. The peer transport replaces this factory.
+//! The node gives a [`Transport`], which carries one opaque body to another node and brings back one opaque answer.
+//! Everything that Raft means by them is here: [`client`] is the side that asks, [`server`] the one that answers, and
+//! [`incoming`] what a snapshot leaves on its way.
+//!
+//! Invariants: a message names the replica it is for, and no other takes it; whoever was not reached has granted nothing;
+//! every wait has an end.
 
-use std::future::Future;
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use bytes::Bytes;
+use callboard_types::{GroupId, NodeId};
+use futures_util::future::BoxFuture;
 
-use crate::snapshot::SnapshotChunks;
-use crate::type_config::{Member, Snapshot, TypeConfig, Vote};
+pub mod client;
+pub mod incoming;
+pub mod server;
 
+/// Which of a node's links carries a message: small and urgent ones never wait behind large ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Raft,
+    Bulk,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    pub node: NodeId,
+    /// Of the group's membership: a hint, and empty where nobody has given one.
+    pub address: &'a str,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TransportError {
+    /// Nothing has left this node, or the other one has refused it.
+    #[error("not reached: {0}")]
+    Unreachable(String),
+    /// It may have arrived.
+    #[error("lost on the way: {0}")]
+    Lost(String),
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// The way to other nodes.
+pub trait Transport: Send + Sync + 'static {
+    /// Brings `body` to the replicas of another node, which answer it by [`Groups::receive`](crate::Groups::receive).
+    fn send<'a>(
+        &'a self,
+        to: Target<'a>,
+        lane: Lane,
+        body: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, TransportError>>;
+}
+
+/// The transport of a node that has no others.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPeers;
 
-/// The way to one replica.
-#[derive(Debug)]
-pub struct NoPeer {
-    replica: u64,
-}
-
-impl NoPeer {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::new(&AnyError::error(format!("there is no way to replica {}", self.replica)))
+impl Transport for NoPeers {
+    fn send<'a>(
+        &'a self,
+        to: Target<'a>,
+        _lane: Lane,
+        _body: Bytes,
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
+        Box::pin(async move { Err(TransportError::Unreachable(format!("there is no way to node {}", to.node))) })
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = NoPeer;
-
-    async fn new_client(&mut self, target: u64, _node: &Member) -> NoPeer {
-        NoPeer { replica: target }
-    }
-}
-
-impl RaftNetworkV2<TypeConfig> for NoPeer {
-    type SnapshotData = SnapshotChunks;
-
-    async fn append_entries(
-        &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
-    }
-
-    async fn vote(
-        &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
-    }
-
-    async fn pre_vote(
-        &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
-    }
-
-    async fn full_snapshot(
-        &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
-    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::type_config::LeaderId;
-
-    #[tokio::test]
-    async fn a_peer_that_cannot_be_reached_grants_nothing() {
-        let mut peer = NoPeers.new_client(2, &Member::default()).await;
-        let vote = Vote { leader_id: LeaderId { term: 5, voted_for: 1 }, committed: false };
-        let option = || RPCOption::new(Duration::from_secs(1));
-        let request = || VoteRequest::new(vote, None);
-        assert!(RaftNetworkV2::pre_vote(&mut peer, request(), option()).await.is_err());
-        assert!(RaftNetworkV2::vote(&mut peer, request(), option()).await.is_err());
-    }
+/// Why a message of another node has no answer. Nothing was done, or it is as if nothing was: all of them are to be
+/// tried again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReceiveError {
+    /// A wiped disk does not answer under an old id.
+    #[error("replica {replica} of {group} is not here")]
+    NotHere { group: GroupId, replica: u64 },
+    #[error("not at the moment: {0}")]
+    Busy(String),
+    #[error("{0}")]
+    Malformed(String),
+    #[error("the replica has stopped: {0}")]
+    Stopped(String),
 }

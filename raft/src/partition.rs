@@ -34,6 +34,7 @@ impl Partition {
         Self { tenancy: Tenancy::new(partition, replica, live), node, db }
     }
 
+    #[cfg(test)]
     pub(crate) fn replica(&self) -> &Arc<Replica> {
         &self.tenancy.replica
     }
@@ -60,7 +61,13 @@ impl Partition {
             now,
             max_clock_offset_micros: u64::try_from(max_clock_offset.as_micros()).unwrap_or(u64::MAX),
         };
-        let proposed = self.tenancy.replica.propose(Proposal::Partition(Arc::new(Command::Claim(claim)))).await?;
+        let replica = &self.tenancy.replica;
+        let proposed = replica.propose(Proposal::Partition(Arc::new(Command::Claim(claim)))).await?;
+        if replica.has_given_up(proposed.term) {
+            // Applied, and over: the leadership is being handed on.
+            let group = GroupId::Partition(self.tenancy.partition);
+            return Err(ProposeError::NotReady { group, leader: None });
+        }
         match proposed.answer {
             Answer::Partition(Response::Claimed { epoch }) => {
                 Ok(Tenure::new(self.tenancy.clone(), proposed.term, epoch))

@@ -5,21 +5,25 @@
 //! that what has expired once stays expired. Calls may touch the disk: cheap when cached, so single reads are made in
 //! place; scans belong on a blocking thread.
 //!
-//! Listing actors goes from actor to actor by seeks in two tables: an actor with a million keys costs as much as one with
-//! the few that are shown.
+//! Listing actors goes from actor to actor (`seek`): one with a million keys costs as much as one with the few that are
+//! shown.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use callboard_machine::partition::{DroppedFiring, Reminder, StateValue, visible};
-use callboard_storage::{Error, Pair, StateDb, StateView, Table, keyspace};
+use callboard_storage::{Error, Pair, StateDb, Table, keyspace};
 use callboard_types::{ActorKey, Timestamp};
 
 use crate::convert::{Storable, corrupt};
 use crate::group_state::GroupState;
 use crate::rules::Live;
 use crate::tables::state_value;
+
+mod seek;
+
+use seek::ActorSeek;
 
 /// Rows of one step of a scan: what is read beyond the last row that is wanted.
 const SCAN_STEP: usize = 64;
@@ -52,8 +56,9 @@ pub struct Due {
 #[derive(Debug, Clone)]
 pub struct ActorQuery<'a> {
     pub namespace: &'a str,
-    /// `None`: of every type, and then of every id.
+    /// `None`: of every type.
     pub actor_type: Option<&'a str>,
+    /// How their ids begin.
     pub id_prefix: &'a str,
     /// The last actor that was seen.
     pub after: Option<&'a ActorKey>,
@@ -223,80 +228,5 @@ fn from(all: Range<Bytes>, after: Option<Bytes>) -> Range<Bytes> {
     match after {
         Some(key) => all.start.max(keyspace::after(&key))..all.end,
         None => all,
-    }
-}
-
-/// Goes through the actors that have a row of state or a reminder.
-struct ActorSeek {
-    view: Box<dyn StateView>,
-    incarnation: u64,
-    state: Range<Bytes>,
-    reminders: Range<Bytes>,
-}
-
-impl ActorSeek {
-    fn new(view: Box<dyn StateView>, incarnation: u64, query: &ActorQuery<'_>) -> Self {
-        let (state, reminders) = match query.actor_type {
-            Some(actor_type) => (
-                keyspace::type_range(incarnation, query.namespace, actor_type, query.id_prefix),
-                keyspace::type_reminders_range(incarnation, query.namespace, actor_type, query.id_prefix),
-            ),
-            None => (
-                keyspace::namespace_range(incarnation, query.namespace),
-                keyspace::namespace_reminders_range(incarnation, query.namespace),
-            ),
-        };
-        let mut seek = Self { view, incarnation, state, reminders };
-        if let Some(actor) = query.after {
-            seek.pass(actor);
-        }
-        seek
-    }
-
-    /// Goes on behind every row of `actor`.
-    fn pass(&mut self, actor: &ActorKey) {
-        let state = keyspace::actor_range(self.incarnation, actor).end;
-        let reminders = keyspace::actor_reminders_range(self.incarnation, actor).end;
-        self.state.start = self.state.start.clone().max(state);
-        self.reminders.start = self.reminders.start.clone().max(reminders);
-    }
-
-    fn next(&mut self) -> Result<Option<ActorKey>, Error> {
-        let first = |table, range: &Range<Bytes>| {
-            if range.start >= range.end {
-                return Ok(None);
-            }
-            Ok::<_, Error>(self.view.scan(table, range.clone(), 1)?.into_iter().next())
-        };
-        let with_state = match first(Table::State, &self.state)? {
-            Some((key, _)) => Some(keyspace::parse_actor_state(&key)?.1),
-            None => None,
-        };
-        let with_reminder = match first(Table::Reminder, &self.reminders)? {
-            Some((key, _)) => Some(keyspace::parse_reminder(&key)?.1),
-            None => None,
-        };
-        let actor = match (with_state, with_reminder) {
-            (Some(state), Some(reminder)) => Some(state.min(reminder)),
-            (state, reminder) => state.or(reminder),
-        };
-        if let Some(actor) = &actor {
-            self.pass(actor);
-        }
-        Ok(actor)
-    }
-
-    fn describe(&self, actor: ActorKey, max_keys: usize, clock: Timestamp) -> Result<ActorRow, Error> {
-        let range = keyspace::actor_range(self.incarnation, &actor);
-        let rows = self.view.scan(Table::State, range, max_keys.saturating_add(1))?;
-        let mut keys = Vec::new();
-        for (key, row) in rows.iter().take(max_keys) {
-            if visible(&state_value(row)?, clock) {
-                keys.push(keyspace::parse_actor_state(key)?.2);
-            }
-        }
-        let reminders = keyspace::actor_reminders_range(self.incarnation, &actor);
-        let reminders = self.view.scan(Table::Reminder, reminders, MAX_SCAN)?.len();
-        Ok(ActorRow { actor, keys, more_keys: rows.len() > max_keys, reminders })
     }
 }

@@ -7,13 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use callboard_machine::meta::MetaState;
+use bytes::Bytes;
+use callboard_machine::meta::{MetaCommand, MetaKey, MetaState};
 use callboard_machine::partition::{self, Effect, Ownership};
 use callboard_storage::{Error, StateDb, StateView, Table, keyspace};
 use callboard_types::{Epoch, PartitionId, Timestamp};
 use tokio::sync::watch;
 
 use crate::convert::{Storable, corrupt, decode_meta_row, encode_meta_key, encode_meta_row, pieces};
+use crate::meta_feed::Board;
 use crate::overlay::Overlay;
 use crate::tables::{Facts, PartitionTables};
 use crate::type_config::{Answer, Entry, Payload, Proposal};
@@ -80,32 +82,28 @@ impl PartitionRules {
 
 pub struct MetaRules {
     state: MetaState,
-    published: watch::Sender<Arc<MetaState>>,
-    dirty: bool,
+    board: Arc<Board>,
+    /// Of the batch that is not stored yet.
+    commands: Vec<(u64, Arc<MetaCommand>)>,
 }
 
 impl MetaRules {
-    pub fn new(published: watch::Sender<Arc<MetaState>>) -> Self {
-        Self { state: MetaState::default(), published, dirty: false }
+    pub fn new(board: Arc<Board>) -> Self {
+        Self { state: MetaState::default(), board, commands: Vec::new() }
     }
 }
 
 impl Rules {
-    /// Reads the facts of `incarnation`, at start and after an installed snapshot.
-    pub fn load(&mut self, view: &(impl StateView + ?Sized), incarnation: u64) -> Result<(), Error> {
+    /// Reads the facts of `incarnation`, which stands at log `index`, at start and after an installed snapshot.
+    pub fn load(&mut self, view: &(impl StateView + ?Sized), incarnation: u64, index: u64) -> Result<(), Error> {
         match self {
             Rules::Partition(rules) => {
                 rules.facts = Facts::read(view, incarnation)?;
                 rules.live.publish(&rules.facts);
             }
             Rules::Meta(rules) => {
-                let rows = view.scan(Table::System, keyspace::meta_range(incarnation), usize::MAX)?;
-                let rows = rows.iter().map(|(key, row)| {
-                    let (_, table, _) = keyspace::parse_meta_row(key)?;
-                    decode_meta_row(table, row)
-                });
-                rules.state = MetaState::load(rows.collect::<Result<Vec<_>, Error>>()?);
-                rules.published.send_replace(Arc::new(rules.state.clone()));
+                rules.state = read_meta(view, incarnation)?;
+                rules.board.load(index, Arc::new(rules.state.clone()));
             }
         }
         Ok(())
@@ -128,17 +126,11 @@ impl Rules {
             }
             (Rules::Meta(rules), Proposal::Meta(command)) => {
                 let (response, changed) = rules.state.apply(command);
-                rules.dirty |= !changed.is_empty();
+                rules.commands.push((index, command.clone()));
                 for key in changed {
-                    match rules.state.row(&key) {
-                        Some(row) => {
-                            let (table, name, value) = encode_meta_row(&row);
-                            rows.put(Table::System, keyspace::meta_row(incarnation, table, &name), value);
-                        }
-                        None => {
-                            let (table, name) = encode_meta_key(&key);
-                            rows.delete(Table::System, keyspace::meta_row(incarnation, table, &name));
-                        }
+                    match meta_row(&rules.state, incarnation, &key) {
+                        (key, Some(value)) => rows.put(Table::System, key, value),
+                        (key, None) => rows.delete(Table::System, key),
                     }
                 }
                 Ok(Answer::Meta(response))
@@ -149,8 +141,8 @@ impl Rules {
         }
     }
 
-    /// The batch is stored: what it did may be known.
-    pub fn committed(&mut self) {
+    /// The batch is stored: what it did, up to log `index`, may be known.
+    pub fn committed(&mut self, index: u64) {
         match self {
             Rules::Partition(rules) => {
                 rules.live.publish(&rules.facts);
@@ -160,10 +152,33 @@ impl Rules {
                 }
             }
             Rules::Meta(rules) => {
-                if std::mem::take(&mut rules.dirty) {
-                    rules.published.send_replace(Arc::new(rules.state.clone()));
-                }
+                let commands = std::mem::take(&mut rules.commands);
+                rules.board.applied(index, commands, || Arc::new(rules.state.clone()));
             }
+        }
+    }
+}
+
+/// The meta state whose rows are under `incarnation`.
+pub fn read_meta(view: &(impl StateView + ?Sized), incarnation: u64) -> Result<MetaState, Error> {
+    let rows = view.scan(Table::System, keyspace::meta_range(incarnation), usize::MAX)?;
+    let rows = rows.iter().map(|(key, row)| {
+        let (_, table, _) = keyspace::parse_meta_row(key)?;
+        decode_meta_row(table, row)
+    });
+    Ok(MetaState::load(rows.collect::<Result<Vec<_>, Error>>()?))
+}
+
+/// Where the row of `key` is stored, and what it is; `None`: there is none.
+pub fn meta_row(state: &MetaState, incarnation: u64, key: &MetaKey) -> (Bytes, Option<Bytes>) {
+    match state.row(key) {
+        Some(row) => {
+            let (table, name, value) = encode_meta_row(&row);
+            (keyspace::meta_row(incarnation, table, &name), Some(value))
+        }
+        None => {
+            let (table, name) = encode_meta_key(key);
+            (keyspace::meta_row(incarnation, table, &name), None)
         }
     }
 }
@@ -181,7 +196,7 @@ pub fn fuzz_apply(data: &[u8]) {
     let db: Arc<dyn StateDb> = callboard_storage::Memory::new().open().state;
     let empty = || {
         let partition = PartitionRules::new(PartitionId(0), Live::new(), Arc::new(Nobody));
-        (Rules::Partition(partition), Rules::Meta(MetaRules::new(watch::Sender::default())))
+        (Rules::Partition(partition), Rules::Meta(MetaRules::new(Arc::default())))
     };
     let (mut partition, mut meta) = empty();
     let mut rows = Overlay::new(db.clone());
@@ -193,12 +208,12 @@ pub fn fuzz_apply(data: &[u8]) {
         };
         let answer = rules.apply(&mut rows, INCARNATION, index, &proposal);
         assert!(answer.is_ok(), "{answer:?}");
-        rules.committed();
+        rules.committed(index);
     }
     assert!(db.write(rows.take()).is_ok());
     let mut stored = empty();
     for rules in [&mut stored.0, &mut stored.1] {
-        assert!(rules.load(&*db, INCARNATION).is_ok());
+        assert!(rules.load(&*db, INCARNATION, 0).is_ok());
     }
     if let (Rules::Partition(stored), Rules::Partition(applied)) = (&stored.0, &partition) {
         assert_eq!(stored.facts, applied.facts);

@@ -4,9 +4,10 @@
 //! rows are read when a replica asks, from one consistent view that says itself what was applied in it, so that rows and
 //! log id cannot disagree. A chunk is a stored record with a checksum; the last one counts the rows of all.
 //!
-//! Receiving trusts nothing: the rows land under an incarnation that nothing refers to, and only a snapshot that is
-//! complete, in order and of the promised log id is switched to. What is left of a broken one is dropped at the next
-//! start.
+//! Receiving trusts nothing: the rows are staged under an incarnation that nothing refers to ([`stage`]), and only a
+//! snapshot that is complete, in order and of the promised log id becomes a [`Staged`] that can be switched to. What is
+//! left of a broken one is deleted; what a crash leaves is dropped at the next start. A snapshot from another node is
+//! staged whole before Raft hears of it, since an install that Raft has begun must not fail.
 //!
 //! Absent on purpose: the transfer between nodes, which hands the chunks over as they are.
 
@@ -27,12 +28,15 @@ const CHUNK_ROWS: usize = 256;
 /// Key and value bytes of one chunk, beyond which no further row is added.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A snapshot on its way: encoded chunks, in order.
-pub struct SnapshotChunks(Box<dyn Iterator<Item = Result<Bytes, Error>> + Send>);
+/// A snapshot on its way: encoded chunks, in order; or rows that are here already.
+pub enum SnapshotChunks {
+    Chunks(Box<dyn Iterator<Item = Result<Bytes, Error>> + Send>),
+    Staged(Staged),
+}
 
 impl SnapshotChunks {
     pub fn new(chunks: impl Iterator<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self(Box::new(chunks))
+        Self::Chunks(Box::new(chunks))
     }
 
     /// No rows, for a snapshot of which only the meta data matters.
@@ -44,9 +48,51 @@ impl SnapshotChunks {
 impl Iterator for SnapshotChunks {
     type Item = Result<Bytes, Error>;
 
+    /// Rows that were received are not sent on: what is exported is read from the state.
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
+        match self {
+            SnapshotChunks::Chunks(chunks) => chunks.next(),
+            SnapshotChunks::Staged(_) => None,
+        }
     }
+}
+
+/// The rows of a whole snapshot, on disk under an incarnation that nothing refers to. Deleted if they are not switched
+/// to.
+pub struct Staged {
+    db: Arc<dyn StateDb>,
+    incarnation: u64,
+    applied: Applied,
+    switched: bool,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.switched
+            && let Err(error) = clear(&*self.db, self.incarnation)
+        {
+            tracing::warn!(%error, "the rows of an unused snapshot stay until the next start");
+        }
+    }
+}
+
+/// Receives a snapshot of the promised log id. Blocks. Nothing stays of one that is broken.
+pub fn stage(
+    db: Arc<dyn StateDb>,
+    incarnations: &Incarnations,
+    expected: Option<LogId>,
+    chunks: impl Iterator<Item = Result<Bytes, Error>>,
+) -> Result<Staged, Error> {
+    let incarnation = incarnations.allocate()?;
+    let mut staged = Staged { db, incarnation, applied: Applied::default(), switched: false };
+    receive(&*staged.db, incarnation, chunks)?;
+    staged.applied = Applied::read(&*staged.db, incarnation)?;
+    if staged.applied.last != expected {
+        let (found, expected) = (staged.applied.index(), expected.map(|id| id.index));
+        return Err(corrupt("snapshot", format!("its rows stand at {found:?} instead of {expected:?}")));
+    }
+    staged.db.flush()?;
+    Ok(staged)
 }
 
 /// What is exported: where the state stands, and its rows.
@@ -127,33 +173,25 @@ impl Iterator for RowChunks {
     }
 }
 
-/// Makes a received snapshot the state of a group. Blocks.
+/// Makes a staged snapshot the state of a group. Blocks.
 ///
 /// The order is what makes it safe: the rows are on disk before anything refers to them, the switch is on disk before
 /// this returns, and the former rows go last. The caller reads the facts of the new rows afterwards.
-pub fn install(
-    db: &dyn StateDb,
-    incarnations: &Incarnations,
-    state: &GroupState,
-    expected: Option<LogId>,
-    chunks: SnapshotChunks,
-) -> Result<(), Error> {
-    let incarnation = incarnations.allocate()?;
-    receive(db, incarnation, chunks)?;
-    let applied = Applied::read(db, incarnation)?;
-    if applied.last != expected {
-        let (found, expected) = (applied.index(), expected.map(|id| id.index));
-        return Err(corrupt("snapshot", format!("its rows stand at {found:?} instead of {expected:?}")));
-    }
-    db.flush()?;
+pub fn install(state: &GroupState, mut staged: Staged) -> Result<(), Error> {
+    let (db, incarnation) = (staged.db.clone(), staged.incarnation);
     let former = state.incarnation();
-    let mut switch = StateBatch::default();
-    let record = ReplicaRecord { replica: state.replica, incarnation };
-    switch.put(Table::System, keyspace::pointer(state.group), record.encode());
-    db.write(switch)?;
-    db.flush()?;
-    state.switch(incarnation, applied);
-    clear(db, former)
+    let record = ReplicaRecord { replica: state.replica, incarnation, dropped: false };
+    // A replica that leaves meanwhile is not brought back.
+    state.while_held(|| {
+        let mut switch = StateBatch::default();
+        switch.put(Table::System, keyspace::pointer(state.group), record.encode());
+        db.write(switch)?;
+        db.flush()?;
+        state.switch(incarnation, staged.applied.clone());
+        Ok(())
+    })?;
+    staged.switched = true;
+    clear(&*db, former)
 }
 
 /// Deletes every row of an incarnation that nothing refers to.
@@ -165,7 +203,11 @@ pub fn clear(db: &dyn StateDb, incarnation: u64) -> Result<(), Error> {
     db.write(batch)
 }
 
-fn receive(db: &dyn StateDb, incarnation: u64, chunks: SnapshotChunks) -> Result<(), Error> {
+fn receive(
+    db: &dyn StateDb,
+    incarnation: u64,
+    chunks: impl Iterator<Item = Result<Bytes, Error>>,
+) -> Result<(), Error> {
     let mut rows = Received { chunks, incarnation, table: None, pending: VecDeque::new(), rows: 0, ended: false };
     for table in Table::ALL {
         let mut of_table = std::iter::from_fn(|| rows.next_of(table).transpose());
@@ -175,8 +217,8 @@ fn receive(db: &dyn StateDb, incarnation: u64, chunks: SnapshotChunks) -> Result
 }
 
 /// The rows of a snapshot, table by table.
-struct Received {
-    chunks: SnapshotChunks,
+struct Received<C> {
+    chunks: C,
     incarnation: u64,
     /// The table of `pending`.
     table: Option<Table>,
@@ -185,7 +227,7 @@ struct Received {
     ended: bool,
 }
 
-impl Received {
+impl<C: Iterator<Item = Result<Bytes, Error>>> Received<C> {
     /// The next row if it is one of `table`.
     fn next_of(&mut self, table: Table) -> Result<Option<Pair>, Error> {
         while self.pending.is_empty() && !self.ended {

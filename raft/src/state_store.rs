@@ -47,7 +47,7 @@ impl StateStore {
         state: Arc<GroupState>,
         mut rules: Rules,
     ) -> Result<Self, Error> {
-        rules.load(&*db, state.incarnation())?;
+        rules.load(&*db, state.incarnation(), state.applied_index().unwrap_or(0))?;
         Ok(Self { db, incarnations, state, rules, has_snapshot: false })
     }
 
@@ -72,7 +72,7 @@ impl StateStore {
         }
         self.db.write(rows.take())?;
         self.state.set_applied(applied.clone());
-        self.rules.committed();
+        self.rules.committed(applied.index().unwrap_or(0));
         for (responder, answer) in answers.drain(..) {
             responder.send(answer);
         }
@@ -141,11 +141,17 @@ impl RaftStateMachine<TypeConfig> for StateStore {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotChunks) -> Result<(), io::Error> {
         let (db, incarnations, state) = (self.db.clone(), self.incarnations.clone(), self.state.clone());
         let expected = meta.last_log_id;
-        let install =
-            tokio::task::spawn_blocking(move || snapshot::install(&*db, &incarnations, &state, expected, snapshot));
+        let install = tokio::task::spawn_blocking(move || {
+            let staged = match snapshot {
+                SnapshotChunks::Staged(staged) => staged,
+                SnapshotChunks::Chunks(chunks) => snapshot::stage(db, &incarnations, expected, chunks)?,
+            };
+            snapshot::install(&state, staged)
+        });
         install.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.has_snapshot = true;
-        self.rules.load(&*self.db, self.state.incarnation()).map_err(io::Error::other)
+        let index = self.state.applied_index().unwrap_or(0);
+        self.rules.load(&*self.db, self.state.incarnation(), index).map_err(io::Error::other)
     }
 
     /// Exported from the present rows, which may be ahead of the snapshot that was built last.

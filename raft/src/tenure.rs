@@ -34,6 +34,9 @@ const fn usable(lease: Duration) -> Duration {
     lease.saturating_mul(3).checked_div(4).expect("four is not zero")
 }
 
+/// Between two looks for a lease that comes back.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// How far the boot clock may move from the monotonic one between two readings without a sleep: far above the time
 /// between the two clock calls, far below a sleep that matters to a lease.
 const MAX_CLOCK_JITTER: Duration = Duration::from_millis(10);
@@ -112,10 +115,26 @@ impl Tenure {
         if valid { Ok(()) } else { Err(over) }
     }
 
-    /// A later claim was applied, or this epoch was given up.
+    /// As [`Tenure::check`]; where only the lease has lapsed, the next answer of a quorum is waited for, `limit` at most.
+    /// The same term and epoch with a fresh lease mean that nobody else has owned the partition in between.
+    pub async fn confirmed(&self, limit: Duration) -> Result<(), NotOwner> {
+        let until = TokioInstant::now() + limit;
+        loop {
+            let checked = self.check();
+            let is_over = self.is_superseded() || !self.is_of_term(&self.metrics.borrow_watched());
+            if checked.is_ok() || is_over || TokioInstant::now() >= until {
+                return checked;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A later claim was applied, or this epoch or the leadership it was claimed in was given up.
     fn is_superseded(&self) -> bool {
         let resigned = self.tenancy.resigned.load(Ordering::Acquire);
-        resigned >= self.epoch.0 || self.tenancy.live.epoch() != self.epoch
+        resigned >= self.epoch.0
+            || self.tenancy.live.epoch() != self.epoch
+            || self.tenancy.replica.has_given_up(self.term)
     }
 
     fn is_of_term(&self, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
@@ -132,6 +151,7 @@ impl Tenure {
     /// Resolves when the tenure has ended for good (not for a mere lapse of the lease).
     pub async fn ended(&self) {
         let mut ownership = self.tenancy.live.watch();
+        let mut given_up = self.tenancy.replica.given_up();
         let mut server = self.tenancy.replica.raft.server_metrics();
         loop {
             let resigned = self.tenancy.resigned_told.notified();
@@ -147,6 +167,7 @@ impl Tenure {
                 biased;
                 () = resigned => {}
                 changed = ownership.changed() => if changed.is_err() { return },
+                changed = given_up.changed() => if changed.is_err() { return },
                 changed = server.changed() => if changed.is_err() { return },
             }
         }
@@ -231,3 +252,7 @@ mod tests {
         assert_eq!(usable(Duration::from_millis(700)), Duration::from_millis(525));
     }
 }
+
+#[cfg(test)]
+#[path = "tenure/check_test.rs"]
+mod check_tests;

@@ -5,18 +5,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_machine::meta::{NodeRecord, Role, Settings};
-use callboard_machine::partition::{ActorCommand, ActorOp, Command, Effect, FailurePolicy, ReminderSpec, StateValue};
+use callboard_machine::partition::{ActorCommand, ActorOp, Command, Effect, ReminderSpec, StateValue};
 use callboard_storage::{LogWriter, Memory, Stores};
-use callboard_types::{ActorKey, Epoch, NodeId, PartitionId, Timestamp};
+use callboard_types::{ActorKey, Epoch, FailurePolicy, NodeId, PartitionId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::flusher::FlushPolicy;
 use crate::groups::Tuning;
-use crate::{Groups, GroupsConfig, Observer, Partition, Tenure};
+use crate::{Groups, GroupsConfig, NoPeers, Observer, Partition, StartError, Tenure};
 
+mod chaos_test;
+mod cluster;
+mod flush_test;
+mod forgotten_test;
+mod lease_test;
 mod lifecycle_test;
+mod membership_test;
+mod meta_test;
 mod purge_test;
 mod reader_test;
+mod replication_test;
 mod snapshot_test;
 mod suite_test;
 mod tenure_test;
@@ -58,7 +66,8 @@ pub fn settings(partitions: u32) -> Settings {
 }
 
 pub fn node_record() -> NodeRecord {
-    NodeRecord { name: "node".to_owned(), role: Role::Storage, zone: String::new(), incarnation: 1 }
+    let (zone, address) = (String::new(), String::new());
+    NodeRecord { name: "node".to_owned(), role: Role::Storage, zone, incarnation: 1, address, leaving: false }
 }
 
 #[derive(Default)]
@@ -77,7 +86,11 @@ impl Observer for Seen {
 }
 
 pub async fn open(stores: Stores) -> Groups {
-    Groups::open_with(config(), eager(), stores, Arc::new(Seen::default())).await.expect("the groups open")
+    open_with(config(), stores).await.expect("the groups open")
+}
+
+pub async fn open_with(config: GroupsConfig, stores: Stores) -> Result<Groups, StartError> {
+    Groups::open_with(config, eager(), stores, Arc::new(Seen::default()), Arc::new(NoPeers)).await
 }
 
 /// A cluster of one, made or found.

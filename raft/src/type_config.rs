@@ -15,7 +15,7 @@ use callboard_types::{GroupId, NodeId};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder;
-use openraft::{OptionalSend, SnapshotPolicy};
+use openraft::{OptionalSend, SnapshotPolicy, StepDownPolicy};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -64,7 +64,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Member {
     pub node: NodeId,
-    /// Last known peer address; a hint, empty while the node is alone.
+    /// Peer address when it became a member; a hint, and empty for the one that formed the group.
     pub address: String,
 }
 
@@ -164,6 +164,8 @@ pub fn raft_config(group: GroupId, timing: Timing) -> Result<Arc<openraft::Confi
         max_payload_entries: MAX_PAYLOAD_ENTRIES,
         max_append_entries: Some(MAX_APPEND_ENTRIES),
         snapshot_policy: SnapshotPolicy::Never,
+        // A leader hands over by `Groups::transfer_leader` alone, which ends what was begun under it first.
+        removed_leader_step_down: StepDownPolicy::Never,
         replication_lag_threshold: REPLICATION_LAG_THRESHOLD,
         max_in_snapshot_log_to_keep: u64::MAX,
         api_channel_size: Some(API_CHANNEL),

@@ -16,6 +16,7 @@
 //! | | incarnation, 9, table u8, key | a row of the meta group |
 //! | | 0, 1, group u32 | the incarnation a group lives under |
 //! | | 0, 2 and 0, 3 | next incarnation, pairing id |
+//! | | 0, 4 | the incarnation of a copy of the meta state |
 //!
 //! A *replica incarnation* is a number local to this node, never used twice on it. A received snapshot is loaded under
 //! one that nothing refers to, then the group's pointer row moves to it. Incarnation 0 is the node's own and holds no
@@ -56,6 +57,7 @@ const META_ROW: u8 = 9;
 const NODE_POINTER: u8 = 1;
 const NODE_NEXT_INCARNATION: u8 = 2;
 const NODE_PAIRING: u8 = 3;
+const NODE_META_COPY: u8 = 4;
 
 fn in_incarnation(incarnation: u64) -> KeyBuilder {
     KeyBuilder::new().u64(incarnation)
@@ -369,6 +371,11 @@ pub fn next_incarnation() -> Bytes {
 /// The pairing id of the two stores, here and under [`log_pairing`].
 pub fn state_pairing() -> Bytes {
     in_incarnation(NODE).u8(NODE_PAIRING).finish()
+}
+
+/// Where a node without a replica of the meta group keeps the meta state it was told.
+pub fn meta_copy() -> Bytes {
+    in_incarnation(NODE).u8(NODE_META_COPY).finish()
 }
 
 /// Any bytes are parsed or refused by every parser, and what is parsed builds the same bytes.

@@ -337,3 +337,7 @@ fn abort(error: &Error) {
 #[cfg(test)]
 #[path = "writer/writer_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "writer/gather_test.rs"]
+mod gather_tests;

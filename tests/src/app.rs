@@ -9,6 +9,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -129,6 +130,23 @@ struct Inner {
     calls: Mutex<Vec<Call>>,
     /// Prefix of the path, and who answers; the last one is asked first.
     routes: Mutex<Vec<(String, Arc<Route>)>>,
+    connections: AtomicUsize,
+}
+
+/// One connection, for as long as it is open.
+struct Connected(Arc<Inner>);
+
+impl Connected {
+    fn new(inner: Arc<Inner>) -> Self {
+        inner.connections.fetch_add(1, Ordering::SeqCst);
+        Self(inner)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub struct App {
@@ -155,7 +173,12 @@ impl App {
 
     /// The same on a chosen port: an app that comes later than its node.
     pub async fn listening(config: Value, port: u16) -> Self {
-        let inner = Arc::new(Inner { config: Mutex::new(config), calls: Mutex::default(), routes: Mutex::default() });
+        let inner = Arc::new(Inner {
+            config: Mutex::new(config),
+            calls: Mutex::default(),
+            routes: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
         let shared = inner.clone();
         let (bound, address) = tokio::sync::oneshot::channel();
         let accepting = crate::background().spawn(async move {
@@ -238,6 +261,11 @@ impl App {
         .await
     }
 
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.load(Ordering::SeqCst)
+    }
+
     pub fn forget_calls(&self) {
         self.inner.calls.lock().clear();
     }
@@ -261,11 +289,11 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        let inner = inner.clone();
+        let connected = Connected::new(inner.clone());
         connections.spawn(async move {
             // Only slows the test when it fails.
             let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request| handle(inner.clone(), request));
+            let service = service_fn(|request| handle(connected.0.clone(), request));
             // A connection that breaks is the test's doing or is seen by it.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });

@@ -3,10 +3,11 @@
 //! Everything here looks at Callboard from outside: a command line, sockets, files and signals. Nothing links the
 //! product, so a test that passes says something about the program a user runs. Waiting is always for an event with
 //! a bound ([`wait::eventually`]); the only waits of fixed length are those that show that something does *not*
-//! happen ([`wait::stays`]).
+//! happen ([`wait::stays`]), and those of an app that is slow on purpose ([`wait::busy`]).
 
 pub mod app;
 pub mod binary;
+pub mod cluster;
 pub mod http;
 pub mod node;
 pub mod ports;

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use crate::app::App;
 use crate::binary;
-use crate::http::{Answer, Outgoing, request};
+use crate::http::{Answer, Outgoing, Session, request};
 use crate::ports;
-use crate::process::Process;
+use crate::process::{Descriptors, Process, descriptors, threads};
 use crate::wait::{PATIENCE, eventually};
 
 /// Variables of the caller's own environment that would change a node's behaviour.
@@ -210,6 +210,25 @@ impl Setup {
     }
 }
 
+/// Whatever a leak of a node would show in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub sockets: usize,
+    pub files: usize,
+    pub threads: usize,
+    pub tasks: u64,
+    pub requests: u64,
+    pub actors: u64,
+    pub turns: u64,
+    pub waiting: u64,
+    pub timers: u64,
+}
+
+fn metric_in(metrics: &str, name: &str) -> Option<u64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map(|value| value.parse().expect("a count"))
+}
+
 pub struct Node {
     process: Process,
     setup: Setup,
@@ -311,12 +330,38 @@ impl Node {
         listed.iter().find(|entry| entry["type"] == kind).and_then(|entry| entry["count"].as_u64()).unwrap_or(0)
     }
 
-    /// How many errors of this code the metrics count; 0 for one they do not list.
+    /// The value of one line of the metrics; 0 for one they do not list.
+    pub async fn metric(&self, line: &str) -> u64 {
+        metric_in(&self.metrics_text().await, line).unwrap_or(0)
+    }
+
+    /// How many errors of this code the metrics count.
     pub async fn error_count(&self, code: &str) -> u64 {
-        let text = request(self.metrics(), "GET", "/metrics").send().await.expect(200).text();
-        let name = format!("callboard_error_codes_total{{error_code=\"{code}\"}} ");
-        let count = text.lines().find_map(|line| line.strip_prefix(&name));
-        count.map_or(0, |count| count.parse().expect("a count"))
+        self.metric(&format!("callboard_error_codes_total{{error_code=\"{code}\"}}")).await
+    }
+
+    async fn metrics_text(&self) -> String {
+        request(self.metrics(), "GET", "/metrics").send().await.expect(200).text()
+    }
+
+    /// What it holds at this moment, the connection that asks for it included.
+    pub async fn held(&self) -> Held {
+        let mut session = Session::new(self.metrics());
+        let asked = session.send(request(self.metrics(), "GET", "/metrics")).await;
+        let metrics = asked.unwrap_or_else(|error| panic!("GET /metrics: {error}")).expect(200).text();
+        let listed = |name| metric_in(&metrics, name).unwrap_or_else(|| panic!("the metrics list no {name}"));
+        let Descriptors { sockets, others } = descriptors(self.id());
+        Held {
+            sockets,
+            files: others,
+            threads: threads(self.id()),
+            tasks: listed("callboard_tasks"),
+            requests: listed("callboard_http_requests_in_flight"),
+            actors: listed("callboard_actors_active"),
+            turns: listed("callboard_turns_running"),
+            waiting: listed("callboard_calls_waiting"),
+            timers: listed("callboard_timers"),
+        }
     }
 
     /// Waits until `GET path` answers 204.

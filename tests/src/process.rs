@@ -110,13 +110,47 @@ fn pid(id: u32) -> Pid {
 
 /// Resident memory of a process, in bytes.
 pub fn resident(id: u32) -> u64 {
+    kibibytes(id, "VmRSS:")
+}
+
+/// The most resident memory a process has had since [`forget_peak`], in bytes.
+pub fn peak(id: u32) -> u64 {
+    kibibytes(id, "VmHWM:")
+}
+
+/// Lets the peak of a process begin again at what it holds at this moment, which is the answer.
+pub fn forget_peak(id: u32) -> u64 {
+    // proc_pid_clear_refs(5): 5 resets the peak.
+    fs::write(format!("/proc/{id}/clear_refs"), "5").expect("reset the peak of an own child");
+    peak(id)
+}
+
+fn kibibytes(id: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("read the status of an own child");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a live process has a size");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a live process has a size");
     let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a size in kB");
     kib * 1024
 }
 
-/// Open file descriptors of a process.
-pub fn descriptors(id: u32) -> usize {
-    fs::read_dir(format!("/proc/{id}/fd")).expect("list descriptors of an own child").count()
+/// Open descriptors of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Listening ones included.
+    pub sockets: usize,
+    /// Of its store, its pipes and the like.
+    pub others: usize,
+}
+
+pub fn descriptors(id: u32) -> Descriptors {
+    let folder = fs::read_dir(format!("/proc/{id}/fd")).expect("list descriptors of an own child");
+    // One may be closed while the list is read.
+    let targets = folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let (sockets, others): (Vec<_>, Vec<_>) =
+        targets.partition(|target| target.to_string_lossy().starts_with("socket:"));
+    Descriptors { sockets: sockets.len(), others: others.len() }
+}
+
+/// Threads of a process.
+pub fn threads(id: u32) -> usize {
+    fs::read_dir(format!("/proc/{id}/task")).expect("list threads of an own child").count()
 }

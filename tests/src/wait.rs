@@ -32,6 +32,11 @@ pub async fn stays<T: PartialEq + Debug>(during: Duration, what: &str, expected:
     }
 }
 
+/// Being slow, as an app may be or a caller: how long is what the test is about, and nothing waits for it to be over.
+pub async fn busy(during: Duration) {
+    tokio::time::sleep(during).await;
+}
+
 /// A door in an app's handler: those who enter wait until the test lets them through.
 #[derive(Debug)]
 pub struct Gate(Semaphore);

@@ -19,6 +19,12 @@
 //! | [`due`] | which of many is due next |
 //! | [`names`], [`json`], [`quantity`] | which names, data and sizes are acceptable |
 //! | [`partition`] | which partition an actor belongs to |
+//! | [`view`] | what the nodes say of themselves, put in order |
+//! | [`router`] | where a call goes next: here, to another node, nowhere yet, or back |
+//! | [`choice`] | which host runs an activation, which instance answers a service call |
+//! | [`ring`] | in which order a key prefers the members |
+//! | [`placement`] | which nodes hold a partition, and the next step on the way there |
+//! | [`voters`] | who votes in the meta group |
 //!
 //! Invariants of the crate: time is an argument ([`Instant`] of the monotonic clock, `callboard_types::Timestamp` of
 //! the wall clock); nothing iterates a hash map; every collection has a named limit or an owner that has one; an
@@ -26,6 +32,7 @@
 
 pub mod activation;
 pub mod actor_config;
+pub mod choice;
 pub mod drain;
 pub mod due;
 pub mod duration;
@@ -37,9 +44,14 @@ pub mod lease;
 pub mod mailbox;
 pub mod names;
 pub mod partition;
+pub mod placement;
 pub mod quantity;
 pub mod reminder;
+pub mod ring;
+pub mod router;
 pub mod schedule;
 pub mod timer;
+pub mod view;
+pub mod voters;
 
 pub use instant::Instant;

@@ -1,8 +1,8 @@
 //! One reminder: what a request asks for, what a listing shows, what the app is sent, and what follows a failed attempt.
 //!
-//! The texts of a request are kept as given, because answers echo them and the owner rebuilds the
-//! [`Schedule`](crate::schedule::Schedule) from them. [`ReminderRequest::plan`] turns the relative ones into absolute
-//! instants, once, with the clock of whoever proposes the command.
+//! The texts of a request are kept as given, because answers echo them and the owner rebuilds the [`Schedule`] from
+//! them. [`ReminderRequest::plan`] turns the relative ones into absolute instants, once, with the clock of whoever
+//! proposes the command.
 //!
 //! Failures. A policy decides how many *attempts* one occurrence gets; an attempt is consumed only by the app's answer or
 //! by its silence, never by a lost host or a fenced owner. After the last attempt the occurrence is given up and the
@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use callboard_types::Timestamp;
+use callboard_types::{FailurePolicy, Timestamp};
 use serde_json::value::RawValue;
 
 use crate::duration::{self, When, parse_period, parse_when};
@@ -27,22 +27,6 @@ pub const RETRY_FLOOR: Duration = Duration::from_millis(100);
 
 /// How many attempts of a policy with a limit follow each other as fast as its interval says.
 pub const UNPACED_ATTEMPTS: u32 = 16;
-
-/// What happens when the app fails an occurrence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailurePolicy {
-    /// One attempt.
-    Drop,
-    /// `interval_micros` between attempts; `max_retries: None` retries without end.
-    Constant { interval_micros: u64, max_retries: Option<u32> },
-}
-
-impl Default for FailurePolicy {
-    /// Three retries, one second apart.
-    fn default() -> Self {
-        FailurePolicy::Constant { interval_micros: 1_000_000, max_retries: Some(3) }
-    }
-}
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -195,14 +195,14 @@ impl TimerTable {
     }
 
     /// Whether a tick that was taken is still to be delivered: `false` once its timer was replaced or deleted.
-    pub fn is_current(&self, tick: &Tick) -> bool {
-        self.entry(&tick.actor, &tick.name).is_some_and(|entry| entry.is_out_with(tick))
+    pub fn is_current(&self, actor: &ActorKey, name: &str, instance: u64, occurrence: u64) -> bool {
+        self.entry(actor, name).is_some_and(|entry| entry.is_out_with(instance, occurrence))
     }
 
     /// The callback of a tick has returned, well or not: queues the next tick or ends the timer.
     pub fn finished(&mut self, tick: &Tick) {
         let Some(entry) = self.entry_mut(&tick.actor, &tick.name) else { return };
-        if !entry.is_out_with(tick) {
+        if !entry.is_out_with(tick.instance, tick.occurrence) {
             return;
         }
         let Some(next) = entry.schedule.next(entry.due, entry.occurrence) else {
@@ -243,8 +243,8 @@ impl TimerTable {
 }
 
 impl Entry {
-    fn is_out_with(&self, tick: &Tick) -> bool {
-        self.out && self.instance == tick.instance && self.occurrence == tick.occurrence
+    fn is_out_with(&self, instance: u64, occurrence: u64) -> bool {
+        self.out && self.instance == instance && self.occurrence == occurrence
     }
 }
 

@@ -1,9 +1,19 @@
-//! Actors, as every door of the node asks for them: one value that knows where an actor's owner is.
+//! Actors, as every door of the node asks for them: one value that finds an actor's owner, on whichever node it is.
 //!
-//! The router's rule is written here once ([`Actors::routed`]): a request that certainly had no effect is tried again
-//! until its time is up, one that may have had one never is.
+//! ```text
+//!   road       to the owner of one actor: here, or one forward away   <- the road of an actor call
+//!   owners     the partitions of this node, each with its owner
+//!   gather     lists over all partitions
+//!   ready      whether a command goes through
+//!   counters   what went this way
+//! ```
 
+mod counters;
+mod gather;
+mod owners;
+mod ready;
 pub mod reminders;
+mod road;
 pub mod state;
 pub mod timers;
 
@@ -15,28 +25,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use callboard_engine::Instant;
 use callboard_engine::activation::EndReason;
-use callboard_engine::mailbox::{Counts, ReentrancyId, RequestKind};
-use callboard_engine::partition::partition_of_key;
-use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState};
-use callboard_machine::partition::{ActorOp, Effect};
-use callboard_raft::{Groups, MetaHandle, Observer, Partition};
-use callboard_types::{ActorKey, Class, PartitionId};
-use http::{HeaderMap, Response, Uri};
-use parking_lot::RwLock;
+use callboard_engine::mailbox::{Counts, ReentrancyId};
+use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState, NodeRecord, Role};
+use callboard_raft::Groups;
+use callboard_types::{ActorKey, Class, ClusterId, NodeId};
+use http::{HeaderMap, Response};
 use tokio::sync::watch;
 
-use crate::app::Error as AppError;
-use crate::app::path::{push_method, push_segment};
+use crate::app::path;
+use crate::calls::{Answer, Ask, TurnKind};
 use crate::clock;
+use crate::cluster::meta::Meta;
 use crate::config::Config;
 use crate::host::Host;
 use crate::host::order::WriteOrder;
-use crate::host::timers::Timers;
-use crate::owner::writes::Write;
-use crate::owner::{AppCall, Common, Error as OwnerError, Owner, Reign, Turn};
+use crate::links::Links;
+use crate::owner::hosts::Hosts;
+use crate::owner::{AppCall, Common, Error as OwnerError};
 use crate::tasks::{Kind, Tasks};
 
-/// Between two looks of the router for an owner or a host.
+pub use counters::Counters;
+pub use owners::Owners;
+pub use road::Whereabouts;
+
+/// Between two looks at what still runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a call waits in all, for an app that has not been reached yet and for its turn. Below the time-outs of the
 /// SDKs' clients, so that they see the reason.
@@ -53,11 +65,20 @@ pub struct Actors {
 struct Inner {
     namespace: Arc<str>,
     app_id: String,
-    owners: Vec<Arc<Owner>>,
+    node: NodeId,
+    cluster: ClusterId,
+    /// How many the cluster has.
+    partitions: u32,
+    owners: Owners,
+    whereabouts: Whereabouts,
+    counters: Counters,
+    links: Arc<dyn Links>,
     host: Host,
+    hosts: Hosts,
     order: WriteOrder,
-    timers: Timers,
-    meta: MetaHandle,
+    meta: Meta,
+    /// The node was not told its role.
+    may_store: bool,
     limits: Arc<crate::config::Limits>,
     /// The app has been asked what it hosts, in some life of its process.
     reached: AtomicBool,
@@ -81,9 +102,6 @@ pub enum Error {
     NotActive,
     #[error("actor reminder not found: {0}")]
     ReminderNotFound(String),
-    /// A limit of this node is reached.
-    #[error("{0}")]
-    Full(String),
     #[error(transparent)]
     Owner(#[from] OwnerError),
     /// The request cannot be sent to an app.
@@ -94,7 +112,7 @@ pub enum Error {
 impl Error {
     pub fn class(&self) -> Class {
         match self {
-            Error::Closed | Error::NoHost(_) | Error::Full(_) => Class::Busy,
+            Error::Closed | Error::NoHost(_) => Class::Busy,
             Error::NotActive | Error::ReminderNotFound(_) | Error::Invalid(_) => Class::Rejected,
             Error::Owner(error) => error.class(),
         }
@@ -115,23 +133,35 @@ pub struct Invocation<'a> {
 
 impl Actors {
     /// Opens the road: owners for every partition of this node, the host's watch over its app, the timers.
-    pub fn start(config: &Config, common: Common, groups: &Groups, observer: &Effects, tasks: Tasks) -> Self {
-        let owners: Vec<_> =
-            groups.partitions().into_iter().map(|partition: Partition| Owner::new(partition, common.clone())).collect();
-        observer.follow(&owners);
-        for owner in &owners {
-            tasks.spawn(Kind::Service, "owner", owner.clone().run());
-        }
+    pub fn start(
+        config: &Config,
+        common: Common,
+        groups: &Groups,
+        meta: Meta,
+        owners: Owners,
+        links: Arc<dyn Links>,
+        tasks: Tasks,
+    ) -> Self {
+        owners.follow(groups.partitions(), &common, &tasks);
         let limits = common.limits.clone();
+        let partitions = meta.state().settings.as_ref().map_or(1, |settings| settings.partitions);
+        tasks.spawn(Kind::Service, "partitions", owners.clone().keep(groups.held(), common.clone(), tasks.clone()));
         let actors = Self {
             inner: Arc::new(Inner {
                 namespace: config.namespace.as_str().into(),
                 app_id: config.app_id.clone(),
+                node: common.node,
+                cluster: common.cluster,
+                partitions,
                 owners,
-                host: common.host.clone(),
+                whereabouts: Whereabouts::default(),
+                counters: Counters::default(),
+                links,
+                host: common.hosts.local().clone(),
+                hosts: common.hosts,
                 order: WriteOrder::default(),
-                timers: Timers::new(limits.timers),
-                meta: groups.meta(),
+                meta,
+                may_store: config.role.is_none(),
                 limits,
                 reached: AtomicBool::new(false),
                 draining: AtomicBool::new(false),
@@ -158,116 +188,82 @@ impl Actors {
         self.inner.meta.watch()
     }
 
-    pub fn owners(&self) -> &[Arc<Owner>] {
+    pub fn owners(&self) -> &Owners {
         &self.inner.owners
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    pub fn whereabouts(&self) -> &Whereabouts {
+        &self.inner.whereabouts
     }
 
     /// Calls a method and returns the app's answer, whatever its status.
     pub async fn invoke(&self, invocation: Invocation<'_>) -> Result<Response<Bytes>, Error> {
-        let uri = method_uri(&invocation)?;
-        let turn = Turn {
-            actor: invocation.actor,
-            kind: RequestKind::Call,
-            chain: invocation.chain.map(ReentrancyId::from),
-            call: AppCall { uri, headers: invocation.headers, body: invocation.body },
-            deadline: clock::monotonic().saturating_add(PATIENCE),
-            wanted: None,
-        };
-        self.turn(Arc::new(turn)).await
+        let uri = path::method(&invocation.actor, invocation.method, invocation.query)
+            .map_err(|error| Error::Invalid(format!("the app cannot be asked for that method: {error}")))?;
+        let call = Arc::new(AppCall { uri, headers: invocation.headers, body: invocation.body });
+        let chain = invocation.chain.map(ReentrancyId::from);
+        self.turn(&invocation.actor, TurnKind::Call, chain, call).await
     }
 
     /// Deletes everything of the actor in one commit, after its activation has ended.
     pub async fn delete(&self, actor: &ActorKey) -> Result<(), Error> {
         self.not_closed()?;
-        let deadline = clock::monotonic().saturating_add(PATIENCE);
-        self.routed(actor, |reign| {
-            let (actor, key) = (actor.clone(), actor.clone());
-            let write = |reign: Arc<Reign>| async move {
-                reign.commit(&key, Write { author: None, ops: vec![ActorOp::DeleteActor], now: clock::wall() }).await
-            };
-            async move { reign.exclusive(&actor, deadline, write).await }
-        })
-        .await?;
-        self.inner.timers.remove_actor(actor);
+        self.ask(actor, &Ask::Delete { patience: PATIENCE }).await?;
+        self.inner.host.timers().remove_actor(actor);
         Ok(())
     }
 
     /// Runs a turn at the actor's owner.
-    pub(crate) async fn turn(&self, turn: Arc<Turn>) -> Result<Response<Bytes>, Error> {
+    async fn turn(
+        &self,
+        actor: &ActorKey,
+        kind: TurnKind,
+        chain: Option<ReentrancyId>,
+        call: Arc<AppCall>,
+    ) -> Result<Response<Bytes>, Error> {
         self.not_closed()?;
-        self.hosted(&turn.actor, turn.deadline).await?;
-        let actor = turn.actor.clone();
-        self.routed(&actor, |reign| {
-            let turn = turn.clone();
-            async move { reign.turn(turn).await }
-        })
-        .await
+        let deadline = clock::monotonic().saturating_add(PATIENCE);
+        self.hosted(actor, deadline).await?;
+        let patience = deadline.saturating_since(clock::monotonic());
+        match self.ask(actor, &Ask::Turn { kind, chain, call, patience }).await? {
+            Answer::Response(response) => Ok(response),
+            other @ (Answer::Done | Answer::State(_) | Answer::Reminder(_) | Answer::Reminders(_)) => Err(odd(&other)),
+        }
     }
 
     /// Waits, within bounds, until an app hosts the actor's type: for an app that starts, and for one that comes back.
     async fn hosted(&self, actor: &ActorKey, deadline: Instant) -> Result<(), Error> {
-        if self.inner.host.type_config(&actor.actor_type).is_some() {
+        let hosts = &self.inner.hosts;
+        if hosts.type_config(actor).is_some() {
             return Ok(());
         }
         let mut app = self.inner.host.app();
-        let hosts = |view: &crate::app::AppView| {
-            view.hosted.as_ref().is_some_and(|hosted| hosted.types.contains_key(&*actor.actor_type))
-        };
         // An app that was reached before and is away is waited for like any host; one that starts may take longer.
         let starting = self.inner.host.has_app() && !self.inner.reached.load(Ordering::Acquire);
         if starting {
             let patience = deadline.saturating_since(clock::monotonic()).saturating_sub(self.inner.limits.host_wait);
             let _ = tokio::time::timeout(patience, app.wait_for(|view| view.config_read)).await;
         }
-        match tokio::time::timeout(self.inner.limits.host_wait, app.wait_for(hosts)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Error::NoHost(actor.clone())),
-        }
+        let appears = async {
+            let mut sights = hosts.sights();
+            while hosts.type_config(actor).is_none() {
+                tokio::select! {
+                    changed = app.changed() => if changed.is_err() { return },
+                    changed = sights.changed() => if changed.is_err() { return },
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.inner.limits.host_wait, appears).await;
+        if hosts.type_config(actor).is_some() { Ok(()) } else { Err(Error::NoHost(actor.clone())) }
     }
 
     /// A node that stops begins no turn; what runs may still read and write.
     fn not_closed(&self) -> Result<(), Error> {
         if self.inner.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    /// Asks the actor's owner, and asks again while that certainly had no effect and its time is not up.
-    pub(crate) async fn routed<R, F>(&self, actor: &ActorKey, ask: impl Fn(Arc<Reign>) -> F) -> Result<R, Error>
-    where
-        F: Future<Output = Result<R, OwnerError>>,
-    {
-        let owner = self.owner_of(actor);
-        let now = clock::monotonic();
-        let (owned_by, hosted_by) =
-            (now.saturating_add(self.inner.limits.retry_for), now.saturating_add(self.inner.limits.host_wait));
-        loop {
-            let answer = match owner.reign() {
-                Ok(reign) => ask(reign).await,
-                Err(error) => Err(error),
-            };
-            let (error, until) = match answer {
-                Ok(answer) => return Ok(answer),
-                Err(error @ OwnerError::NotServing(_)) => (error, owned_by),
-                Err(error @ OwnerError::NoHost) => (error, hosted_by),
-                Err(error @ OwnerError::App(AppError::NotSent(_) | AppError::Unhealthy)) => (error, hosted_by),
-                Err(error) => return Err(error.into()),
-            };
-            if clock::monotonic() >= until || self.inner.tasks.is_stopping() {
-                let no_host = matches!(error, OwnerError::NoHost);
-                return Err(if no_host { Error::NoHost(actor.clone()) } else { error.into() });
-            }
-            self.not_closed()?;
-            if owner.is_serving() {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            } else {
-                let _ = tokio::time::timeout(LOOK_AGAIN, owner.served()).await;
-            }
-        }
-    }
-
-    fn owner_of(&self, actor: &ActorKey) -> &Arc<Owner> {
-        let owners = &self.inner.owners;
-        let partition = partition_of_key(actor, owners.len() as u32);
-        &owners[partition.0 as usize]
     }
 
     /// Active actors by type, for the types the app hosts and those still active.
@@ -276,7 +272,7 @@ impl Actors {
         if let Some(hosted) = self.inner.host.hosted() {
             counts.extend(hosted.types.keys().map(|name| (name.to_string(), 0)));
         }
-        for (name, count) in self.inner.owners.iter().flat_map(|owner| owner.active_counts()) {
+        for (name, count) in self.inner.owners.all().iter().flat_map(|owner| owner.active_counts()) {
             *counts.entry(name.actor_type.to_string()).or_default() += count;
         }
         counts.into_iter().collect()
@@ -309,14 +305,12 @@ impl Actors {
         }
     }
 
+    /// Ends activations in this node's own app, of the partitions it owns.
     fn end_activations(&self, reason: EndReason, selects: impl Fn(&ActorKey) -> bool) {
-        for reign in self.reigns() {
-            reign.deactivate_all(reason, |actor, _host| selects(actor));
+        let is_local = |host: Option<NodeId>| host.is_none_or(|host| host == self.inner.node);
+        for reign in self.inner.owners.reigns() {
+            reign.deactivate_all(reason, |actor, host| is_local(host) && selects(actor));
         }
-    }
-
-    fn reigns(&self) -> impl Iterator<Item = Arc<Reign>> + '_ {
-        self.inner.owners.iter().filter_map(|owner| owner.reign().ok())
     }
 
     /// Registers the app's types with the cluster, whenever they change.
@@ -346,7 +340,7 @@ impl Actors {
     async fn register(&self, types: Vec<String>) -> bool {
         let (namespace, app_id) = (self.inner.namespace.to_string(), self.inner.app_id.clone());
         match self.inner.meta.propose(MetaCommand::RegisterTypes { namespace, app_id, types }).await {
-            Ok(MetaResponse::Done) => true,
+            Ok(MetaResponse::Done) => self.become_storage().await,
             Ok(MetaResponse::Rejected(why)) => {
                 tracing::error!(%why, "the cluster does not take the app's actor types; state keys show this node's app id");
                 true
@@ -358,26 +352,39 @@ impl Actors {
         }
     }
 
+    /// A node whose app has actors holds partitions from then on, unless it was told its role.
+    async fn become_storage(&self) -> bool {
+        let state = self.inner.meta.state();
+        let node = self.inner.node;
+        let gateway = state.nodes.get(&node).filter(|record| record.role == Role::Gateway);
+        let (true, Some(record)) = (self.inner.may_store, gateway) else { return true };
+        let record = NodeRecord { role: Role::Storage, ..record.clone() };
+        self.inner.meta.propose(MetaCommand::PutNode { node, record }).await.is_ok()
+    }
+
     /// Waits for running turns, half the grace at most; then nothing starts any more and every activation ends with its
     /// `DELETE`, within the rest. False: that was not enough.
     pub async fn drain(&self, grace: Duration) -> bool {
         let now = clock::monotonic();
         let (half, end) = (now.saturating_add(grace / 2), now.saturating_add(grace));
-        for reign in self.reigns() {
+        for reign in self.inner.owners.reigns() {
             reign.stop_firing();
         }
         self.inner.draining.store(true, Ordering::Release);
-        self.until(half, |counts| counts.running == 0 && counts.waiting == 0).await;
+        self.until(half, |_host, counts| counts.running == 0 && counts.waiting == 0).await;
         self.inner.closed.store(true, Ordering::Release);
-        for reign in self.reigns() {
+        for reign in self.inner.owners.reigns() {
             reign.close(EndReason::Shutdown);
         }
-        self.until(end, |counts| counts.activations == 0 && counts.running == 0).await
+        // Turns of owners on other nodes run here, too.
+        self.until(end, |host, counts| host.is_quiet() && counts.activations == 0 && counts.running == 0).await
     }
 
-    async fn until(&self, deadline: Instant, done: fn(Counts) -> bool) -> bool {
+    async fn until(&self, deadline: Instant, done: fn(&Host, Counts) -> bool) -> bool {
         loop {
-            if self.inner.owners.iter().filter_map(|owner| owner.counts()).all(done) {
+            let nothing = std::iter::once(Counts::default());
+            let counts: Vec<_> = self.inner.owners.all().iter().filter_map(|owner| owner.counts()).collect();
+            if counts.into_iter().chain(nothing).all(|counts| done(&self.inner.host, counts)) {
                 return true;
             }
             if clock::monotonic() >= deadline {
@@ -388,45 +395,7 @@ impl Actors {
     }
 }
 
-/// `/actors/{type}/{id}/method/{method}?{query}`, each part encoded.
-fn method_uri(invocation: &Invocation<'_>) -> Result<Uri, Error> {
-    let actor = &invocation.actor;
-    let query = invocation.query.map_or(0, |query| query.len() + 1);
-    let length = 32 + actor.actor_type.len() + actor.actor_id.len() + invocation.method.len() + query;
-    let mut path = String::with_capacity(length);
-    path.push_str("/actors/");
-    push_segment(&mut path, &actor.actor_type);
-    path.push('/');
-    push_segment(&mut path, &actor.actor_id);
-    path.push_str("/method/");
-    push_method(&mut path, invocation.method);
-    if let Some(query) = invocation.query {
-        path.push('?');
-        path.push_str(query);
-    }
-    Uri::try_from(path).map_err(|error| Error::Invalid(format!("the app cannot be asked for that method: {error}")))
-}
-
-/// Brings what the log applied to the owners; made before the groups open, told of the owners after.
-#[derive(Clone, Default)]
-pub struct Effects {
-    owners: Arc<RwLock<Vec<Arc<Owner>>>>,
-}
-
-impl Effects {
-    fn follow(&self, owners: &[Arc<Owner>]) {
-        *self.owners.write() = owners.to_vec();
-    }
-}
-
-impl Observer for Effects {
-    fn applied(&self, partition: PartitionId, effects: &[Effect]) {
-        if effects.is_empty() {
-            return;
-        }
-        let owner = self.owners.read().get(partition.0 as usize).cloned();
-        if let Some(owner) = owner {
-            owner.applied(effects);
-        }
-    }
+/// An answer to another question, which only a node of another making gives.
+fn odd(answer: &Answer) -> Error {
+    Error::Owner(OwnerError::Unknown(format!("the owner answered with {answer:?}").into()))
 }

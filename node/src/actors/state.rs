@@ -2,12 +2,22 @@
 
 use callboard_engine::guard::WriteToken;
 use callboard_machine::partition::{ActorOp, StateValue};
-use callboard_raft::StateRow;
-use callboard_types::{ActorKey, Timestamp};
+use callboard_raft::{ActorRow, StateRow};
+use callboard_types::{ActorKey, FencingToken, Timestamp, WriteNumber};
 
-use super::{Actors, Error};
-use crate::owner::reads::{After, Wanted};
-use crate::owner::writes::{Author, Write};
+use super::{Actors, Error, odd};
+use crate::calls::scan::{List, Scan, Wanted};
+use crate::calls::{Answer, Ask};
+use crate::host::order::Turnstile;
+use crate::owner::reads::After;
+
+/// The activation in whose name an app writes, and its place in the order of that activation's writes.
+pub(super) struct Author {
+    token: FencingToken,
+    number: WriteNumber,
+    /// Held until the command has an answer.
+    turnstile: Turnstile,
+}
 
 impl Actors {
     /// Commits an app's transaction in the name of the actor's activation in it: on disk when this returns.
@@ -17,9 +27,26 @@ impl Actors {
     /// [`Error::NotActive`] when the app was not given the actor, or its activation is superseded.
     pub async fn transact(&self, actor: &ActorKey, ops: Vec<ActorOp>, now: Timestamp) -> Result<(), Error> {
         let author = self.author(actor).await?.ok_or(Error::NotActive)?;
-        // Not routed again: the token is of one epoch, and a later owner would refuse it.
-        let write = Write { author: Some(author), ops, now };
-        Ok(self.owner_of(actor).reign()?.commit(actor, write).await?)
+        self.write_as(author, actor, ops, now).await
+    }
+
+    /// Commits in the name of an activation. Whether or not anybody still listens, its next write is numbered only when
+    /// this one has an answer.
+    pub(super) async fn write_as(
+        &self,
+        author: Author,
+        actor: &ActorKey,
+        ops: Vec<ActorOp>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let (actors, actor) = (self.clone(), actor.clone());
+        let write = async move {
+            let ask = Ask::Commit { author: Some((author.token, author.number)), ops, now };
+            let result = actors.ask(&actor, &ask).await;
+            drop(author.turnstile);
+            result.map(|_done| ())
+        };
+        self.inner.tasks.carry("write", write).await
     }
 
     /// Whether the actor is active in this node's app.
@@ -39,30 +66,28 @@ impl Actors {
 
     /// What is stored under a key, active or not, hosted or not.
     pub async fn state(&self, actor: &ActorKey, key: &str) -> Result<Option<StateValue>, Error> {
-        self.routed(actor, |reign| std::future::ready(reign.state(actor, key))).await
+        match self.ask(actor, &Ask::State { key: key.to_owned() }).await? {
+            Answer::State(value) => Ok(value),
+            other @ (Answer::Response(_) | Answer::Done | Answer::Reminder(_) | Answer::Reminders(_)) => {
+                Err(odd(&other))
+            }
+        }
     }
 
     /// Rows of all partitions in the order of actor and key, after `after`, `limit` at most.
     pub async fn scan_state(&self, after: Option<After>, limit: usize) -> Result<Vec<StateRow>, Error> {
-        let mut rows = Vec::new();
-        for owner in self.owners() {
-            let owner = owner.reign()?;
-            rows.extend(owner.scan_state(after.clone(), limit).await?);
-        }
-        rows.sort_by(|a, b| (&a.actor, &a.key).cmp(&(&b.actor, &b.key)));
-        rows.truncate(limit);
-        Ok(rows)
+        let by_key = |a: &StateRow, b: &StateRow| (&a.actor, &a.key).cmp(&(&b.actor, &b.key));
+        self.gather(Scan { list: List::State { after }, limit }, limit, by_key, |_| true).await
     }
 
-    /// Actors of all partitions that have something stored, in order, `limit` at most.
-    pub async fn scan_actors(&self, wanted: Wanted) -> Result<Vec<callboard_raft::ActorRow>, Error> {
-        let mut rows = Vec::new();
-        for owner in self.owners() {
-            let owner = owner.reign()?;
-            rows.extend(owner.scan_actors(wanted.clone()).await?);
-        }
-        rows.sort_by(|a, b| a.actor.cmp(&b.actor));
-        rows.truncate(wanted.limit);
-        Ok(rows)
+    /// Actors of all partitions that have something stored, in order, after `after`, `limit` at most.
+    pub async fn scan_actors(
+        &self,
+        wanted: Wanted,
+        after: Option<ActorKey>,
+        limit: usize,
+    ) -> Result<Vec<ActorRow>, Error> {
+        let by_actor = |a: &ActorRow, b: &ActorRow| a.actor.cmp(&b.actor);
+        self.gather(Scan { list: List::Actors { wanted, after }, limit }, limit, by_actor, |_| true).await
     }
 }

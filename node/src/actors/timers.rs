@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use callboard_engine::mailbox::RequestKind;
 use callboard_engine::timer::{Error as TimerError, Tick, TimerRequest};
 use callboard_types::ActorKey;
-use http::{StatusCode, Uri};
+use http::StatusCode;
 
 use super::Actors;
-use crate::app::path::push_segment;
+use crate::app::path;
+use crate::calls::{TickRef, TurnKind};
 use crate::clock;
-use crate::owner::{AppCall, Error as OwnerError, Turn};
+use crate::owner::{AppCall, Error as OwnerError};
 use crate::tasks::Kind;
 
 /// Ticks begun at a time.
@@ -22,15 +22,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Actors {
     pub fn put_timer(&self, actor: &ActorKey, name: &str, request: TimerRequest) -> Result<(), TimerError> {
-        self.inner.timers.put(actor, name, request, clock::wall())
+        self.inner.host.timers().put(actor, name, request, clock::wall())
     }
 
     pub fn delete_timer(&self, actor: &ActorKey, name: &str) {
-        self.inner.timers.remove(actor, name);
+        self.inner.host.timers().remove(actor, name);
     }
 
     pub fn timers(&self) -> usize {
-        self.inner.timers.len()
+        self.inner.host.timers().len()
     }
 
     /// Runs what is due until the tasks stop.
@@ -39,21 +39,22 @@ impl Actors {
         loop {
             let now = clock::wall();
             let draining = self.inner.draining.load(Ordering::Acquire);
-            let due = if draining { Vec::new() } else { self.inner.timers.take_due(now, BATCH) };
+            let due = if draining { Vec::new() } else { self.inner.host.timers().take_due(now, BATCH) };
             let more = due.len() == BATCH;
             for tick in due {
                 tasks.spawn(Kind::Work, "timer", self.clone().tick(tick));
             }
             let sleep = self
                 .inner
-                .timers
+                .host
+                .timers()
                 .next_due()
                 .filter(|_| !draining)
                 .map_or(LOOK_AGAIN, |due| due.saturating_since(now).min(LOOK_AGAIN));
             tokio::select! {
                 biased;
                 () = tasks.stopping() => return,
-                () = self.inner.timers.changed() => {}
+                () = self.inner.host.timers().changed() => {}
                 () = tokio::time::sleep(if more { Duration::ZERO } else { sleep }) => {}
             }
         }
@@ -61,28 +62,11 @@ impl Actors {
 
     /// One tick: failures are logged and nothing else, the schedule goes on.
     async fn tick(self, tick: Tick) {
-        if self.inner.timers.is_current(&tick) {
-            let mut path = String::from("/actors/");
-            push_segment(&mut path, &tick.actor.actor_type);
-            path.push('/');
-            push_segment(&mut path, &tick.actor.actor_id);
-            path.push_str("/method/timer/");
-            push_segment(&mut path, &tick.name);
-            let uri: Uri = path.parse().unwrap_or_default();
-            let call = AppCall::callback(uri, tick.request.callback_body());
-            let wanted = {
-                let (actors, tick) = (self.clone(), tick.clone());
-                move || actors.inner.timers.is_current(&tick)
-            };
-            let turn = Turn {
-                actor: tick.actor.clone(),
-                kind: RequestKind::Timer,
-                chain: None,
-                call,
-                deadline: clock::monotonic().saturating_add(super::PATIENCE),
-                wanted: Some(Box::new(wanted)),
-            };
-            match self.turn(Arc::new(turn)).await {
+        if self.inner.host.timers().is_current(&tick.actor, &tick.name, tick.instance, tick.occurrence) {
+            let call = AppCall::callback(path::timer(&tick.actor, &tick.name), tick.request.callback_body());
+            let (instance, occurrence) = (tick.instance, tick.occurrence);
+            let kept = TickRef { node: self.inner.node, name: tick.name.to_string(), instance, occurrence };
+            match self.turn(&tick.actor, TurnKind::Timer(kept), None, Arc::new(call)).await {
                 Ok(response) if response.status() == StatusCode::OK => {}
                 Err(super::Error::Owner(OwnerError::Unwanted)) => {}
                 Ok(response) => {
@@ -93,6 +77,6 @@ impl Actors {
                 }
             }
         }
-        self.inner.timers.finished(&tick);
+        self.inner.host.timers().finished(&tick);
     }
 }

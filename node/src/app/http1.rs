@@ -46,6 +46,13 @@ pub struct Limits {
     pub head: usize,
 }
 
+/// Asked immediately before the first byte of a request is written, on the connection that will carry it. While a
+/// request waits for its connection, what allowed it may end.
+pub type Gate<'a> = &'a (dyn Fn() -> bool + Send + Sync);
+
+/// The gate of requests that nothing can forbid any more.
+pub const OPEN: Gate<'static> = &|| true;
+
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -54,6 +61,9 @@ pub enum SendError {
     /// The connection ended before a byte of the request was written.
     #[error("{0}")]
     NotSent(String),
+    /// The gate was closed when the request was about to be written.
+    #[error("the request is not allowed any more")]
+    Forbidden,
     /// At least a byte was written, and no whole head came back.
     #[error("{0}")]
     Lost(String),
@@ -116,14 +126,18 @@ impl Pool {
     }
 
     /// Sends a request, whose URI is in origin form and which has a `Host`, and returns the answer's head.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Exchange>, SendError> {
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        gate: Gate<'_>,
+    ) -> Result<Response<Exchange>, SendError> {
         let permit = match tokio::time::timeout(CONNECTION_WAIT, self.uses.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_closed)) => return Err(SendError::NotSent("the pool is closed".to_owned())),
             Err(_elapsed) => return Err(SendError::NotSent("all connections to the app are in use".to_owned())),
         };
         while let Some(connection) = self.take_idle() {
-            match exchange(connection, request).await {
+            match exchange(connection, request, gate).await {
                 Ok((response, connection)) => return Ok(self.answered(response, connection, permit)),
                 Err(Failure { error: SendError::NotSent(_), unsent: Some(unsent) }) => request = *unsent,
                 Err(Failure { error, .. }) => return Err(error),
@@ -131,7 +145,7 @@ impl Pool {
         }
         // Boxed: dialling is rare, and its state would make every caller's future larger.
         let connection = Box::pin(self.connect()).await?;
-        match exchange(connection, request).await {
+        match exchange(connection, request, gate).await {
             Ok((response, connection)) => Ok(self.answered(response, connection, permit)),
             Err(Failure { error, .. }) => Err(error),
         }
@@ -214,12 +228,16 @@ struct Failure {
 async fn exchange(
     mut connection: Box<Connection>,
     request: Request<Body>,
+    gate: Gate<'_>,
 ) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
     // A peer that closed the connection while it was idle is noticed here, before anything is written.
     let closed = std::future::poll_fn(|cx| Poll::Ready(connection.driver.drive(cx))).await;
     if closed || !connection.sender.is_ready() {
         let error = SendError::NotSent("the connection was closed".to_owned());
         return Err(Failure { error, unsent: Some(Box::new(request)) });
+    }
+    if !gate() {
+        return Err(Failure { error: SendError::Forbidden, unsent: None });
     }
     let before = connection.meter.written();
     let Connection { sender, driver, meter } = &mut *connection;
@@ -418,7 +436,7 @@ pub fn fuzz_answer(data: &[u8]) {
         let (stream, meter) = Stream::plain(stream);
         let connection = pool.handshake(stream, meter).await.expect("nothing is sent yet");
         let request = Request::get("/").header(http::header::HOST, "app").body(Body::empty()).expect("a request");
-        let Ok((response, connection)) = exchange(connection, request).await else { return };
+        let Ok((response, connection)) = exchange(connection, request, OPEN).await else { return };
         let permit = pool.uses.clone().acquire_owned().await.expect("the pool is open");
         let mut partial = BytesMut::new();
         match pool.answered(response, connection, permit).into_body().collect(FUZZED_BODY, &mut partial).await {

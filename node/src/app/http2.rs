@@ -18,7 +18,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 
-use super::http1::{ReadError, SendError, describe};
+use super::http1::{Gate, ReadError, SendError, describe};
 use super::net::Address;
 use crate::ingress::http::body::{self, Body};
 use crate::tasks::{Kind, Tasks};
@@ -78,7 +78,7 @@ impl Multiplexed {
     }
 
     /// Sends a request whose URI is in origin form.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, SendError> {
+    pub async fn send(&self, request: Request<Body>, gate: Gate<'_>) -> Result<Response<Answer>, SendError> {
         let mut request = self.absolute(request);
         // A shared connection may have ended since it was last used; then nothing was sent and the next try dials.
         for _ in 0..2 {
@@ -88,6 +88,9 @@ impl Multiplexed {
                 self.forget(&place.0);
                 tracing::trace!(%error, "an HTTP/2 connection to the app has ended");
                 continue;
+            }
+            if !gate() {
+                return Err(SendError::Forbidden);
             }
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|incoming| Answer { incoming, _place: place })),

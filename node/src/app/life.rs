@@ -50,6 +50,29 @@ pub enum Next {
     Watch,
 }
 
+/// What a change of the view means to whoever runs the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nobody listens on the port any more.
+    Gone,
+    /// It listens, and its health checks fail.
+    Unhealthy,
+    /// Its health checks pass, again or for the first time.
+    Healthy,
+}
+
+impl News {
+    /// `None` where the port opened without health checks, or something else changed.
+    pub fn between(before: &AppView, after: &AppView) -> Option<Self> {
+        match (before.port_open, after.port_open) {
+            (true, false) => Some(Self::Gone),
+            (true, true) if before.healthy && !after.healthy => Some(Self::Unhealthy),
+            (true, true) if !before.healthy && after.healthy => Some(Self::Healthy),
+            (_, _) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Life {
     plan: Plan,
@@ -265,6 +288,27 @@ mod tests {
         life.on(Event::Accepted);
         assert_eq!(life.next(), Next::Watch);
         assert!(life.view().config_read && life.view().hosted.is_none());
+    }
+
+    #[test]
+    fn losing_the_app_is_news_once_and_so_is_its_being_back() {
+        let mut life = checked(1);
+        let mut news = |event| {
+            let before = life.view().clone();
+            life.on(event);
+            News::between(&before, life.view())
+        };
+        assert_eq!(news(Event::Refused), None, "it was not there yet");
+        assert_eq!(news(Event::Accepted), None);
+        assert_eq!(news(Event::Probed { healthy: true }), Some(News::Healthy));
+        assert_eq!(news(Event::Config(types())), None);
+        assert_eq!(news(Event::Probed { healthy: false }), Some(News::Unhealthy));
+        assert_eq!(news(Event::Probed { healthy: false }), None);
+        assert_eq!(news(Event::Probed { healthy: true }), Some(News::Healthy));
+        assert_eq!(news(Event::Refused), Some(News::Gone));
+        assert_eq!(news(Event::Gone), None);
+        assert_eq!(news(Event::Accepted), None);
+        assert_eq!(news(Event::Gone), Some(News::Gone));
     }
 
     #[test]

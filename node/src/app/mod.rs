@@ -1,6 +1,6 @@
 //! The app channel: the link to the user's program, whichever protocol it speaks.
 //!
-//! Two ways to call: [`AppChannel::call`] with whole bodies for turns, [`AppChannel::forward`] with streaming bodies
+//! Two ways to call: [`AppChannel::call_if`] with whole bodies for turns, [`AppChannel::forward`] with streaming bodies
 //! for invocations. Both share the concurrency limit, the app token and the health gate. A failure says what may have
 //! happened: [`Error::NotSent`] promises that no byte of the request was written.
 //!
@@ -39,8 +39,8 @@ use crate::ingress::http::body::Body;
 use crate::tasks::{Kind, Tasks};
 
 use answer::Answer;
-use http1::SendError;
-use life::{Event, Life, Plan};
+use http1::{Gate, OPEN, SendError};
+use life::{Event, Life, News, Plan};
 use net::{Address, DialError, Tls};
 
 /// Carries the API token towards the node and the app token towards the app.
@@ -79,6 +79,9 @@ pub enum Error {
     /// No byte of the request was written.
     #[error("error invoking app channel: {0}")]
     NotSent(String),
+    /// No byte of the request was written, because what allowed it has ended; see [`AppChannel::call_if`].
+    #[error("the request is not allowed any more")]
+    Forbidden,
     /// Something was written and no whole answer came: it may have run.
     #[error("error invoking app channel: {0}")]
     Lost(String),
@@ -95,7 +98,7 @@ pub enum Error {
 impl Error {
     pub fn class(&self) -> Class {
         match self {
-            Error::NotInitialized | Error::Unhealthy | Error::NotSent(_) => Class::Busy,
+            Error::NotInitialized | Error::Unhealthy | Error::NotSent(_) | Error::Forbidden => Class::Busy,
             Error::Lost(_) | Error::TimedOut(_) | Error::TooLarge { .. } => Class::Unknown,
             Error::Invalid(_) => Class::Rejected,
         }
@@ -107,7 +110,7 @@ impl Error {
 pub struct ChannelLimits {
     /// Head of an answer, in bytes.
     pub head: usize,
-    /// Body of an answer to [`AppChannel::call`], in bytes.
+    /// Body of an answer to [`AppChannel::call_if`], in bytes.
     pub body: u64,
     /// Wait for the head of an answer to [`AppChannel::forward`].
     pub answer: Duration,
@@ -157,10 +160,10 @@ impl Transport {
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, SendError> {
+    async fn send(&self, request: Request<Body>, gate: Gate<'_>) -> Result<Response<Answer>, SendError> {
         match self {
-            Transport::Http1(pool) => Ok(pool.send(request).await?.map(Answer::Http1)),
-            Transport::Http2(pool) => Ok(pool.send(request).await?.map(Answer::Http2)),
+            Transport::Http1(pool) => Ok(pool.send(request, gate).await?.map(Answer::Http1)),
+            Transport::Http2(pool) => Ok(pool.send(request, gate).await?.map(Answer::Http2)),
         }
     }
 
@@ -210,20 +213,32 @@ impl AppChannel {
 
     /// Sends a request with a whole body (path and query in its URI, no authority needed) and reads the whole answer.
     /// Adds the app token; waits for a slot of `--app-max-concurrency`.
+    ///
+    /// `gate` is asked immediately before the first byte is written; closed, it makes the call [`Error::Forbidden`].
+    pub async fn call_if(&self, request: Request<Bytes>, gate: Gate<'_>) -> Result<Response<Bytes>, Error> {
+        self.call_on(self.inner.passed()?, request, gate).await
+    }
+
+    /// As [`AppChannel::call_if`] where nothing forbids the call.
+    #[cfg(test)]
     pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
-        let inner = &self.inner;
-        self.call_on(inner.passed()?, request).await
+        self.call_if(request, OPEN).await
     }
 
-    /// As [`AppChannel::call`], also while the app is unhealthy: to end what it should no longer hold.
+    /// Sends a request also while the app is unhealthy: to end what it should no longer hold.
     pub async fn call_regardless(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
-        self.call_on(self.inner.transport.as_ref().ok_or(Error::NotInitialized)?, request).await
+        self.call_on(self.inner.transport.as_ref().ok_or(Error::NotInitialized)?, request, OPEN).await
     }
 
-    async fn call_on(&self, transport: &Transport, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+    async fn call_on(
+        &self,
+        transport: &Transport,
+        request: Request<Bytes>,
+        gate: Gate<'_>,
+    ) -> Result<Response<Bytes>, Error> {
         let inner = &self.inner;
         let _slot = inner.slot().await?;
-        let answer = inner.send(transport, request.map(Body::full)).await?;
+        let answer = inner.send(transport, request.map(Body::full), gate).await?;
         let (head, body) = answer.into_parts();
         let body = answer::whole(body, inner, inner.limits.body).await?;
         Ok(Response::from_parts(head, body))
@@ -234,7 +249,7 @@ impl AppChannel {
         let inner = &self.inner;
         let transport = inner.passed()?;
         let slot = inner.slot().await?;
-        let answer = match tokio::time::timeout(inner.limits.answer, inner.send(transport, request)).await {
+        let answer = match tokio::time::timeout(inner.limits.answer, inner.send(transport, request, OPEN)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(Error::Lost(format!("no answer within {} s", inner.limits.answer.as_secs()))),
         };
@@ -274,7 +289,12 @@ impl Inner {
     }
 
     /// Sends past gate and slots; the supervisor's own requests start here.
-    async fn send(&self, transport: &Transport, mut request: Request<Body>) -> Result<Response<Answer>, Error> {
+    async fn send(
+        &self,
+        transport: &Transport,
+        mut request: Request<Body>,
+        gate: Gate<'_>,
+    ) -> Result<Response<Answer>, Error> {
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         match &self.token {
@@ -285,7 +305,7 @@ impl Inner {
                 headers.remove(API_TOKEN);
             }
         }
-        transport.send(request).await.map_err(|error| self.failed(error))
+        transport.send(request, gate).await.map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: SendError) -> Error {
@@ -299,6 +319,7 @@ impl Inner {
                 Error::NotSent(error.to_string())
             }
             SendError::NotSent(text) => Error::NotSent(text),
+            SendError::Forbidden => Error::Forbidden,
             SendError::Lost(text) => {
                 self.connection_failed();
                 Error::Lost(text)
@@ -328,11 +349,22 @@ impl Inner {
     /// Takes in an observation and publishes what it changes.
     fn observe(&self, event: Event) {
         let mut life = self.life.lock();
+        let before = life.view().clone();
+        // Who knows of the process's end knows whether it was wanted, and says so.
+        let is_told = matches!(event, Event::Gone);
         if !life.on(event) {
             return;
         }
         let view = life.view().clone();
         self.gate.store(self.health.is_none() || view.healthy, Ordering::Release);
+        match News::between(&before, &view).filter(|_| !is_told) {
+            Some(News::Gone) => tracing::warn!("the app is gone from its port: nothing is sent to it until it is back"),
+            Some(News::Unhealthy) => {
+                tracing::warn!("the app's health checks fail: nothing is sent to it until they pass")
+            }
+            Some(News::Healthy) => tracing::info!("the app is healthy"),
+            None => {}
+        }
         // Under the lock, so that views are published in the order in which they came about.
         self.view.send_replace(view);
     }

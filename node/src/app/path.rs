@@ -1,7 +1,13 @@
-//! Building the path of a request to an app: what must be percent-encoded. Pure.
+//! Building the path of a request to an app: where an actor is found in it, and what must be percent-encoded. Pure.
 //!
 //! Ids and names are encoded per segment, so that an app's router sees as many segments as the node meant. Methods of
 //! invocations pass as they are, as in Dapr: an escape that is left in them is sent on, a lone `%` cannot be.
+//!
+//! The length of names is bounded where they come in, far below the longest URI: a path of names alone is always one.
+
+use callboard_types::ActorKey;
+use http::Uri;
+use http::uri::InvalidUri;
 
 use crate::ingress::http::route::{Plus, hex, percent_decode};
 
@@ -13,8 +19,61 @@ const MAX_URI: usize = u16::MAX as usize - 1;
 #[error("invalid URL escape \"{0}\"")]
 pub struct BadEscape(pub String);
 
+/// `/actors/{type}/{id}`: the actor's instance.
+pub fn actor(actor: &ActorKey) -> Uri {
+    of_names(instance(actor, 0))
+}
+
+/// `/actors/{type}/{id}/method/remind/{name}`
+pub fn reminder(actor: &ActorKey, name: &str) -> Uri {
+    callback(actor, "/method/remind/", name)
+}
+
+/// `/actors/{type}/{id}/method/timer/{name}`
+pub fn timer(actor: &ActorKey, name: &str) -> Uri {
+    callback(actor, "/method/timer/", name)
+}
+
+/// `/actors/{type}/{id}/method/{method}?{query}`, the method normalised and the query as it came.
+///
+/// # Errors
+///
+/// The query is none of a URI, or all together is too long.
+pub fn method(actor: &ActorKey, method: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
+    let mut path = instance(actor, "/method/?".len() + method.len() + query.map_or(0, str::len));
+    path.push_str("/method/");
+    push_method(&mut path, method);
+    if let Some(query) = query {
+        path.push('?');
+        path.push_str(query);
+    }
+    Uri::try_from(path)
+}
+
+fn callback(actor: &ActorKey, of: &str, name: &str) -> Uri {
+    let mut path = instance(actor, of.len() + name.len());
+    path.push_str(of);
+    push_segment(&mut path, name);
+    of_names(path)
+}
+
+/// With room for `more` bytes behind it.
+fn instance(actor: &ActorKey, more: usize) -> String {
+    let mut path = String::with_capacity("/actors//".len() + actor.actor_type.len() + actor.actor_id.len() + more);
+    path.push_str("/actors/");
+    push_segment(&mut path, &actor.actor_type);
+    path.push('/');
+    push_segment(&mut path, &actor.actor_id);
+    path
+}
+
+/// What is encoded and bounded is a URI; the fallback only spares a panic path.
+fn of_names(path: String) -> Uri {
+    Uri::try_from(path).unwrap_or_default()
+}
+
 /// Appends one segment: everything that would end or change it is encoded, `/` and `%` too.
-pub fn push_segment(path: &mut String, segment: &str) {
+fn push_segment(path: &mut String, segment: &str) {
     for byte in segment.bytes() {
         if byte != b'/' && byte != b'%' && is_plain(byte) {
             path.push(byte as char);
@@ -25,7 +84,7 @@ pub fn push_segment(path: &mut String, segment: &str) {
 }
 
 /// Appends a normalised method: slashes separate, everything else is encoded as in a segment.
-pub fn push_method(path: &mut String, method: &str) {
+fn push_method(path: &mut String, method: &str) {
     for byte in method.bytes() {
         if byte != b'%' && is_plain(byte) {
             path.push(byte as char);
@@ -86,7 +145,31 @@ pub fn fuzz_path(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use callboard_engine::names::MAX_NAME;
+
     use super::*;
+
+    #[test]
+    fn an_actors_paths_have_the_segments_that_apps_route_by() {
+        let of = ActorKey::new("default", "a cat", "x/y%||\u{fc}");
+        let at = "/actors/a%20cat/x%2Fy%25%7C%7C%C3%BC";
+        assert_eq!(actor(&of), at);
+        assert_eq!(reminder(&of, "r/?").to_string(), format!("{at}/method/remind/r%2F%3F"));
+        assert_eq!(timer(&of, "t%").to_string(), format!("{at}/method/timer/t%25"));
+        assert_eq!(method(&of, "a/b c", None).unwrap().to_string(), format!("{at}/method/a/b%20c"));
+        assert_eq!(method(&of, "m", Some("q=%41&r")).unwrap().to_string(), format!("{at}/method/m?q=%41&r"));
+    }
+
+    #[test]
+    fn the_longest_names_make_a_path_and_only_a_method_may_be_too_long() {
+        let longest = "\u{10ffff}".repeat(MAX_NAME);
+        let of = ActorKey::new("default", longest.as_str(), longest.as_str());
+        for path in [actor(&of), reminder(&of, &longest), timer(&of, &longest)] {
+            assert!(path.path().starts_with("/actors/%F4%8F%BF%BF"), "{path}");
+        }
+        assert!(method(&of, &"m".repeat(MAX_URI), None).is_err());
+        assert!(method(&of, "m", Some("a b")).is_err());
+    }
 
     #[test]
     fn a_segment_never_becomes_two() {

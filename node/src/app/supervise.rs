@@ -12,6 +12,7 @@ use callboard_engine::actor_config::{self, HostedTypes};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 
+use super::http1::OPEN;
 use super::life::{Event, Next, Plan};
 use super::net::DialError;
 use super::{Inner, Transport, answer};
@@ -107,7 +108,7 @@ impl Supervisor<'_> {
         let Some(health) = &self.inner.health else { return };
         self.probed = clock::monotonic();
         let request = request(Method::GET, &health.path);
-        let healthy = match tokio::time::timeout(health.timeout, self.inner.send(self.transport, request)).await {
+        let healthy = match tokio::time::timeout(health.timeout, self.inner.send(self.transport, request, OPEN)).await {
             Ok(Ok(response)) => response.status().is_success(),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the app's health check failed");
@@ -118,12 +119,7 @@ impl Supervisor<'_> {
                 false
             }
         };
-        let before = self.inner.life.lock().view().healthy;
         self.inner.observe(Event::Probed { healthy });
-        let after = self.inner.life.lock().view().healthy;
-        if before != after {
-            tracing::info!(healthy = after, "the app's health changed");
-        }
     }
 
     async fn read_config(&mut self) {
@@ -131,7 +127,7 @@ impl Supervisor<'_> {
         request.headers_mut().insert(OWN_ID, self.inner.own_id.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let asked = async {
-            let answer = self.inner.send(self.transport, request).await?;
+            let answer = self.inner.send(self.transport, request, OPEN).await?;
             let (head, body) = answer.into_parts();
             if head.status != StatusCode::OK {
                 return Ok((head.status, Default::default()));
@@ -160,7 +156,6 @@ impl Supervisor<'_> {
         let noticed = self.pause(until_probe.min(WATCH_EVERY)).await;
         self.transport.sweep();
         if self.accepts().await == Some(false) {
-            tracing::info!(port = self.transport.address().port, "the application is gone from its port");
             self.inner.observe(Event::Refused);
             return;
         }

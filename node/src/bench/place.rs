@@ -82,8 +82,13 @@ impl Place {
         let data = data_folder(args, env)?;
         let app_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let exe = child::this_binary().into_os_string();
-        let mut words: Vec<OsString> =
-            vec![exe.clone(), "run".into(), "--data-dir".into(), data.path().join("data").into()];
+        let mut words: Vec<OsString> = vec![
+            exe.clone(),
+            "run".into(),
+            "--standalone".into(),
+            "--data-dir".into(),
+            data.path().join("data").into(),
+        ];
         let flags = [
             format!("--app-id={app_id}"),
             format!("--app-port={app_port}"),

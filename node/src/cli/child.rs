@@ -152,10 +152,7 @@ impl Running {
             () = drained.cancelled() => None,
         };
         match exited {
-            Some(code) => {
-                tracing::info!(code, "the app has ended; the node stops");
-                shutdown.graceful.cancel();
-            }
+            Some(_) => shutdown.graceful.cancel(),
             None => {
                 self.stop(grace).await;
             }

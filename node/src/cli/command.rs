@@ -1,8 +1,9 @@
 //! From `argv` to what is to be done: subcommands, spelling, and unknown flags.
 //!
 //! Clap knows the grammar; this module adds what it lacks. Go's flags may have one dash, so under the name `daprd` every
-//! `-long` becomes `--long`. And clap stops at the first unknown flag: it is asked again without that flag, so that all
-//! unknown ones are reported together with all wrong values.
+//! `-long` becomes `--long`. Clap stops at the first unknown flag: it is asked again without that flag, so that all
+//! unknown ones are reported together with all wrong values. And a word that stands where none is expected is most often
+//! the app's command without its `--`, which is said with the line that works.
 
 use std::ffi::{OsStr, OsString};
 
@@ -104,16 +105,17 @@ fn match_all(grammar: Command, mut argv: Vec<OsString>) -> Result<(ArgMatches, M
             Err(error) => error,
         };
         let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-            (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) if unknown.starts_with('-') => {
-                unknown.clone()
-            }
-            _ if mistakes.is_empty() => return Err(Stop::Clap(error)),
-            _ => {
-                mistakes
-                    .add("then", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "));
-                return Err(Stop::Mistakes(mistakes));
-            }
+            (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) => unknown.clone(),
+            _ => return Err(last_mistake(mistakes, error)),
         };
+        if !unknown.starts_with('-') {
+            let Some(line) = with_separator(&grammar, &argv, &unknown) else {
+                return Err(last_mistake(mistakes, error));
+            };
+            let problem = format!("not a flag; if the app's command begins here, put -- before it: {line}");
+            mistakes.add(unknown, problem);
+            return Err(Stop::Mistakes(mistakes));
+        }
         let Some(at) = argv.iter().position(|word| is_flag(word, &unknown)) else { return Err(Stop::Clap(error)) };
         let problem = match error.get(ContextKind::SuggestedArg) {
             Some(ContextValue::String(known)) => format!("unknown; is {known} meant?"),
@@ -125,6 +127,52 @@ fn match_all(grammar: Command, mut argv: Vec<OsString>) -> Result<(ArgMatches, M
         argv.drain(at..=at + usize::from(with_value));
     }
     Err(Stop::Mistakes(mistakes))
+}
+
+/// A mistake after which clap goes no further: alone it stands in clap's own words, among others as one of them.
+fn last_mistake(mut mistakes: Mistakes, error: clap::Error) -> Stop {
+    if mistakes.is_empty() {
+        return Stop::Clap(error);
+    }
+    let missing = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => missing.as_slice(),
+        _ => &[],
+    };
+    for argument in missing {
+        mistakes.add(argument, "missing");
+    }
+    if missing.is_empty() {
+        // Clap's text is a paragraph, then the usage.
+        let text = error.to_string();
+        let words: Vec<_> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+        mistakes.add("and", words.join(" ").trim_start_matches("error: "));
+    }
+    Stop::Mistakes(mistakes)
+}
+
+/// The command line with `--` before the first `stray` word where that makes it one; `None` when it never does.
+fn with_separator(grammar: &Command, argv: &[OsString], stray: &str) -> Option<String> {
+    let places = argv.iter().enumerate().skip(1).filter(|(_, word)| word.to_str() == Some(stray));
+    places.map(|(at, _)| at).find_map(|at| {
+        let mut line = argv.to_vec();
+        line.insert(at, OsString::from("--"));
+        let matches = grammar.clone().try_get_matches_from(&line).ok()?;
+        let (_, run) = matches.subcommand().filter(|(name, _)| *name == "run")?;
+        let command: Vec<_> = run.try_get_many::<OsString>("command").ok().flatten()?.collect();
+        // Elsewhere the word may be the value of a flag.
+        (command == argv[at..].iter().collect::<Vec<_>>())
+            .then(|| line.iter().map(quoted).collect::<Vec<_>>().join(" "))
+    })
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &OsString) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn is_flag(word: &OsStr, flag: &str) -> bool {
@@ -184,6 +232,8 @@ Examples:
   callboard run --app-id shop --app-port 8080                     a node for an app started elsewhere
   callboard invoke --app-id shop --method orders --data '{\"id\":1}'
   callboard actors --type cart                                    actors that have state or reminders
+  callboard actors --app-id shop                                  the same, where several nodes run
+  callboard run --app-id shop --check                             look for mistakes, start nothing
   callboard bench --self                                          how fast this machine is
 
 Called by the name `daprd` or `dapr` (a symlink), it takes the flags of those.

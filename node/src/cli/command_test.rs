@@ -104,7 +104,51 @@ fn the_flags_of_dapr_run_with_one_letter_are_those_of_dapr() {
 fn callboard_run_wants_the_separator_so_that_a_typing_error_is_not_a_command() {
     let run = run_of("callboard run --app-id shop -- node app.js -- x", Persona::Callboard);
     assert_eq!(app_of(&run), ["node", "app.js", "--", "x"]);
-    assert!(matches!(parse(&argv("callboard run app-id shop"), Persona::Callboard), Err(Stop::Clap(_))));
+    assert!(parse(&argv("callboard run app-id shop"), Persona::Callboard).is_err());
+}
+
+fn mistakes_of(words: &[&str]) -> Vec<(String, String)> {
+    let argv: Vec<_> = words.iter().map(OsString::from).collect();
+    match parse(&argv, Persona::Callboard) {
+        Err(Stop::Mistakes(found)) => found.iter().map(|m| (m.subject.clone(), m.problem.clone())).collect(),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_forgotten_separator_is_told_with_the_line_that_works() {
+    for (line, stray, works) in [
+        ("callboard run --app-id x python app.py", "python", "callboard run --app-id x -- python app.py"),
+        (
+            "callboard run --app-id python python app.py --port 1",
+            "python",
+            "callboard run --app-id python -- python app.py --port 1",
+        ),
+        ("/opt/callboard run --ephemeral npm start", "npm", "/opt/callboard run --ephemeral -- npm start"),
+        ("callboard run app-id shop", "app-id", "callboard run -- app-id shop"),
+    ] {
+        let found = mistakes_of(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(found.len(), 1, "{line}: {found:?}");
+        assert_eq!(found[0].0, stray, "{line}");
+        assert!(found[0].1.ends_with(&format!("put -- before it: {works}")), "{line}: {found:?}");
+        assert!(parse(&argv(works), Persona::Callboard).is_ok(), "{works}");
+    }
+    let found = mistakes_of(&["callboard", "run", "sh", "-c", "echo it's $HOME"]);
+    assert!(found[0].1.ends_with(r"callboard run -- sh -c 'echo it'\''s $HOME'"), "{found:?}");
+    let found = mistakes_of(&["callboard", "run", "--no-such", "1", "python", "app.py"]);
+    assert_eq!(found.iter().map(|(subject, _)| subject.as_str()).collect::<Vec<_>>(), ["--no-such", "python"]);
+    // Where no command is taken, clap's own words are the better ones.
+    assert!(matches!(parse(&argv("callboard list python"), Persona::Callboard), Err(Stop::Clap(_))));
+    assert!(matches!(parse(&argv("daprd --app-id x python"), Persona::Daprd), Err(Stop::Clap(_))));
+}
+
+#[test]
+fn what_is_missing_beside_an_unknown_flag_is_named_whole() {
+    let found = mistakes_of(&["callboard", "invoke", "--no-such", "1", "--app-id", "a"]);
+    let expected = [("--no-such", "unknown; --help lists the flags"), ("--method <PATH>", "missing")];
+    assert_eq!(found, expected.map(|(subject, problem)| (subject.to_owned(), problem.to_owned())));
+    let found = mistakes_of(&["callboard", "actors", "--no-such=1", "--limit", "x"]);
+    assert!(found.len() == 2 && found[1].1.contains("'x'") && found[1].1.contains("--limit"), "{found:?}");
 }
 
 #[test]
@@ -165,6 +209,11 @@ fn errands_of_both_names_are_understood() {
         ("callboard reminders --address 127.0.0.1:3500", Persona::Callboard),
         ("callboard state get a||t||i||k", Persona::Callboard),
         ("callboard state get k --type t --id i||j", Persona::Callboard),
+        ("callboard state get --type t --id i --key k", Persona::Callboard),
+        ("callboard actors --app-id shop", Persona::Callboard),
+        ("callboard reminders -a shop", Persona::Callboard),
+        ("callboard state get a||t||i||k --app-id shop", Persona::Callboard),
+        ("callboard state export --app-id shop", Persona::Callboard),
         ("callboard state export a||t||", Persona::Callboard),
     ] {
         assert!(matches!(parse(&argv(line), persona), Ok(Action::Client(_))), "{line}");
@@ -180,6 +229,11 @@ fn an_errand_that_lacks_something_says_what() {
         ("callboard invoke --app-id a", "--method"),
         ("callboard state get a||b", "app||type||id||key"),
         ("callboard actors --limit x", "--limit"),
+        ("callboard state get", "app||type||id||key"),
+        ("callboard state get --type t --id i", "--key"),
+        ("callboard state get k --key k", "--key"),
+        ("callboard state get k --type t", "--id"),
+        ("callboard actors --app-id a --address 1", "--address"),
     ] {
         match parse(&argv(line), Persona::Callboard) {
             Err(Stop::Clap(error)) => assert!(error.to_string().contains(word), "{line}: {error}"),

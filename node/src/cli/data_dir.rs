@@ -6,11 +6,15 @@
 //!
 //! An explicit folder is held or is an error. The default is the node's name, then `-2`, `-3` and so on while they are
 //! locked: several nodes of one app on one machine each find their own data again, in the order they start.
+//!
+//! [`check`] foretells whether a folder can be held, and leaves no trace: a check may run while a node does.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::Access;
 
 use super::holder;
 
@@ -21,6 +25,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Ends the lock file's text while its holder drains.
 const DRAINING: &str = "draining";
+/// Held by the node that uses the folder.
+const LOCK: &str = "lock";
+/// Holds the cluster's name.
+const CLUSTER: &str = "cluster";
 /// Nodes of one name on one machine.
 const MAX_SAME_NAME: u32 = 64;
 
@@ -77,8 +85,15 @@ pub enum Error {
     OtherCluster { path: PathBuf, found: String, wanted: String },
     #[error("{MAX_SAME_NAME} nodes named {name:?} run on this machine already; give --node-name or --data-dir")]
     TooMany { name: String },
-    #[error("--data-dir {path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: io::Error },
+    /// `why` is told here and is no cause of its own, which would be told again.
+    #[error("data folder {path}: cannot {tried}: {why}; give another with --data-dir", path = .path.display())]
+    Unusable { path: PathBuf, tried: String, why: io::Error },
+}
+
+impl Error {
+    fn unusable(path: &Path, tried: impl Into<String>, why: io::Error) -> Self {
+        Self::Unusable { path: path.to_owned(), tried: tried.into(), why }
+    }
 }
 
 /// Takes the folder of `choice` for a node of `cluster`.
@@ -91,8 +106,8 @@ pub fn hold(choice: &Choice, cluster: &str) -> Result<Held, Error> {
         Choice::Explicit(path) => hold_path(path, cluster, None),
         Choice::Default { folder, name } => hold_default(folder, name, cluster),
         Choice::Ephemeral => {
-            let io = |source| Error::Io { path: std::env::temp_dir(), source };
-            let temporary = tempfile::Builder::new().prefix("callboard-").tempdir().map_err(io)?;
+            let failed = |why| Error::unusable(&std::env::temp_dir(), "make a temporary folder in it", why);
+            let temporary = tempfile::Builder::new().prefix("callboard-").tempdir().map_err(failed)?;
             let held = hold_path(temporary.path(), cluster, None)?;
             Ok(Held { _temporary: Some(temporary), ..held })
         }
@@ -111,12 +126,12 @@ fn hold_default(folder: &Path, name: &str, cluster: &str) -> Result<Held, Error>
 }
 
 fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(io)?;
-    let path = path.canonicalize().map_err(io)?;
-    let io = |source| Error::Io { path: path.clone(), source };
-    let mut lock =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
+    let made = fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    let path = made.map_err(|why| Error::unusable(path, making(path), why))?;
+    let file = path.join(LOCK);
+    let failed = |tried: &str, why| Error::unusable(&path, format!("{tried} {}", file.display()), why);
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
+    let mut lock = open.map_err(|why| failed("open", why))?;
     let (mut patience, mut drain) = (PATIENCE, DRAIN_PATIENCE);
     loop {
         match lock.try_lock() {
@@ -132,10 +147,10 @@ fn hold_path(path: &Path, cluster: &str, name: Option<String>) -> Result<Held, E
                 patience = patience.saturating_sub(LOOK_AGAIN);
                 drain = drain.saturating_sub(LOOK_AGAIN);
             }
-            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::Error(why)) => return Err(failed("lock", why)),
         }
     }
-    sign(&mut lock).map_err(io)?;
+    sign(&mut lock).map_err(|why| failed("write", why))?;
     check_cluster(&path, cluster)?;
     Ok(Held { path, name, _lock: lock, _temporary: None })
 }
@@ -158,19 +173,27 @@ fn sign(lock: &mut File) -> io::Result<()> {
 }
 
 fn check_cluster(path: &Path, cluster: &str) -> Result<(), Error> {
-    let file = path.join("cluster");
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    if found_cluster(path, cluster)?.is_some() {
+        return Ok(());
+    }
+    let file = path.join(CLUSTER);
+    write_cluster(&file, cluster).map_err(|why| Error::unusable(path, format!("write {}", file.display()), why))
+}
+
+/// The cluster's name in the folder, which is `cluster`; `None` when the folder has none yet.
+fn found_cluster(path: &Path, cluster: &str) -> Result<Option<String>, Error> {
+    let file = path.join(CLUSTER);
     match fs::read_to_string(&file) {
-        Ok(found) if found.trim() == cluster => Ok(()),
         // A crash between creating and writing the file leaves it empty: the folder holds nothing yet.
-        Ok(found) if !found.trim().is_empty() => Err(Error::OtherCluster {
+        Ok(found) if found.trim().is_empty() => Ok(None),
+        Ok(found) if found.trim() == cluster => Ok(Some(found)),
+        Ok(found) => Err(Error::OtherCluster {
             path: path.to_owned(),
             found: found.trim().to_owned(),
             wanted: cluster.to_owned(),
         }),
-        Ok(_) => write_cluster(&file, cluster).map_err(io),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_cluster(&file, cluster).map_err(io),
-        Err(source) => Err(io(source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(Error::unusable(path, format!("read {}", file.display()), why)),
     }
 }
 
@@ -178,6 +201,75 @@ fn write_cluster(file: &Path, cluster: &str) -> io::Result<()> {
     let mut file = File::create(file)?;
     writeln!(file, "{cluster}")?;
     file.sync_all()
+}
+
+/// Whether a node of `cluster` could take the folder of `choice`. Makes, locks and writes nothing. A folder in use is no
+/// obstacle: its node may be the one that is about to be replaced.
+///
+/// # Errors
+///
+/// It belongs to another cluster, or cannot be made or written.
+pub fn check(choice: &Choice, cluster: &str) -> Result<(), Error> {
+    match choice {
+        Choice::Explicit(path) => check_path(path, cluster),
+        Choice::Default { folder, name } => check_path(&folder.join(name), cluster),
+        Choice::Ephemeral => {
+            let folder = std::env::temp_dir();
+            allowed(&folder, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(|why| Error::unusable(&folder, "make a temporary folder in it", why))
+        }
+    }
+}
+
+fn check_path(path: &Path, cluster: &str) -> Result<(), Error> {
+    let folder = existing(path);
+    if !folder.is_dir() {
+        return Err(Error::unusable(path, making(path), io::ErrorKind::NotADirectory.into()));
+    }
+    allowed(&folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|why| {
+        let tried = if folder == path { "write in it".to_owned() } else { making(path) };
+        Error::unusable(path, tried, why)
+    })?;
+    for (name, access) in [(LOCK, Access::READ_OK | Access::WRITE_OK), (CLUSTER, Access::READ_OK)] {
+        let file = path.join(name);
+        match allowed(&file, access) {
+            Ok(()) if file.is_dir() => {
+                let tried = format!("open {}", file.display());
+                return Err(Error::unusable(path, tried, io::ErrorKind::IsADirectory.into()));
+            }
+            Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::unusable(path, format!("open {}", file.display()), why));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    found_cluster(path, cluster).map(drop)
+}
+
+fn allowed(path: &Path, access: Access) -> io::Result<()> {
+    Ok(rustix::fs::access(path, access)?)
+}
+
+/// What was tried when a folder could not be made, with what stands in the way.
+fn making(path: &Path) -> String {
+    let folder = existing(path);
+    match (folder == path, folder.is_dir()) {
+        (true, true) => "open it".to_owned(),
+        (true, false) => "use it, since it is not a folder".to_owned(),
+        (false, true) => format!("make it in {}", folder.display()),
+        (false, false) => format!("make it, since {} is not a folder", folder.display()),
+    }
+}
+
+/// The path itself, or the nearest above it that is there.
+fn existing(path: &Path) -> PathBuf {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = full.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
+    match found {
+        Some(found) if *found == *full => path.to_owned(),
+        Some(found) => found.to_owned(),
+        None => PathBuf::from("/"),
+    }
 }
 
 #[cfg(test)]
@@ -259,11 +351,53 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_a_file_is_reported_with_its_name() {
+    fn an_unusable_folder_is_one_line_with_the_path_what_was_tried_and_the_systems_reason_once() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
+        let (file, locked) = (dir.path().join("file"), dir.path().join("locked"));
         fs::write(&file, "").unwrap();
-        let error = hold(&Choice::Explicit(file), "default").unwrap_err().to_string();
-        assert!(error.contains("--data-dir"), "{error}");
+        fs::create_dir_all(locked.join(LOCK)).unwrap();
+        for (path, tried) in [
+            (file.clone(), "cannot use it, since it is not a folder: ".to_owned()),
+            (file.join("a/b"), format!("cannot make it, since {} is not a folder: ", file.display())),
+            (locked.clone(), format!("cannot open {}/lock: ", locked.display())),
+            (PathBuf::from("/proc/nope/x"), "cannot make it in /proc: ".to_owned()),
+        ] {
+            let choice = Choice::Explicit(path.clone());
+            let held = hold(&choice, "default").unwrap_err().to_string();
+            let start = format!("data folder {}: {tried}", path.display());
+            assert!(held.starts_with(&start), "{held:?} does not start with {start:?}");
+            assert!(held.ends_with("; give another with --data-dir"), "{held}");
+            assert!(held.matches("os error").count() == 1 && !held.contains('\n'), "{held}");
+            // That a folder of the system cannot hold another is seen only by trying.
+            if !path.starts_with("/proc") {
+                let checked = check(&choice, "default").unwrap_err().to_string();
+                assert!(checked.starts_with(&start), "{checked:?} does not start with {start:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_reason_is_no_cause_that_would_be_told_again() {
+        use std::error::Error as _;
+        let why = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = Error::unusable(Path::new("/d"), "make it in /", why);
+        assert!(error.source().is_none());
+        assert_eq!(
+            error.to_string(),
+            "data folder /d: cannot make it in /: permission denied; give another with --data-dir"
+        );
+    }
+
+    #[test]
+    fn a_check_makes_nothing_and_passes_a_folder_that_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let choice = Choice::Explicit(dir.path().join("a/b"));
+        check(&choice, "default").unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let _held = hold(&choice, "default").unwrap();
+        check(&choice, "default").unwrap();
+        assert!(matches!(check(&choice, "green"), Err(Error::OtherCluster { .. })));
+        check(&default(dir.path()), "default").unwrap();
+        check(&Choice::Ephemeral, "default").unwrap();
     }
 }

@@ -23,6 +23,7 @@ pub enum Kind {
 /// Where a flag stands in the help text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    Start,
     App,
     Api,
     Cluster,
@@ -38,6 +39,7 @@ pub enum Group {
 impl Group {
     const fn heading(self) -> Option<&'static str> {
         match self {
+            Self::Start => Some("Start"),
             Self::App => Some("The app"),
             Self::Api => Some("Dapr APIs"),
             Self::Cluster => Some("Cluster"),
@@ -115,11 +117,12 @@ impl Flag {
     }
 }
 
-use Group::{Api, App, Cluster, Hidden, Limits, Logs, Storage};
+use Group::{Api, App, Cluster, Hidden, Limits, Logs, Start, Storage};
 use Kind::{Switch, Value, Values};
 
 /// The table. Its order is the order of the help text.
 pub static FLAGS: &[Flag] = &[
+    Flag::new("check", Switch, Start, "", "Look for mistakes in flags, resources and data folder, and start nothing"),
     Flag::new("app-id", Value, App, "ID", "Name of the app, under which others invoke it; no dots [default: app]")
         .short('a'),
     Flag::new("app-port", Value, App, "PORT", "Port the app listens on; without it nothing is ever sent to the app")
@@ -234,6 +237,11 @@ impl Given {
     pub fn text(&self, name: &str) -> Option<&str> {
         debug_assert!(FLAGS.iter().any(|flag| flag.name == name), "{name} is not in the table");
         self.0.get(name)?.last().map(String::as_str).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// Whether `name` is given, and its last value is empty: most often a variable of a script that is not set.
+    pub fn is_blank(&self, name: &str) -> bool {
+        self.has(name) && self.text(name).is_none()
     }
 
     /// Every value of `name`, split at commas, blanks dropped.

@@ -2,7 +2,8 @@
 //!
 //! One subscriber for the process, set once at start. `CALLBOARD_LOG` takes a filter such as `info,callboard_raft=debug`
 //! and replaces `--log-level`. Lines go to stderr, so that stdout carries the app's output; under Dapr's names they go
-//! to stdout, where scripts written for Dapr look for them.
+//! to stdout, where scripts written for Dapr look for them. A line that cannot be written is dropped without a word: the
+//! reader of a closed pipe is gone, and the node is there for others.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -40,10 +41,12 @@ impl Settings {
     fn filter(&self) -> Result<EnvFilter, String> {
         let directives = match (&self.filter, self.level) {
             (Some(filter), _) => filter.as_str(),
-            (None, Level::Debug) => "info,openraft=warn,callboard=debug,callboard_raft=debug,callboard_storage=debug",
+            (None, Level::Debug) => {
+                "info,openraft=warn,chitchat=warn,callboard=debug,callboard_raft=debug,callboard_storage=debug"
+            }
             // The consensus library reports every election step at info; the raft crate reports what matters.
-            (None, Level::Info) => "info,openraft=error",
-            (None, Level::Warn) => "warn,openraft=error",
+            (None, Level::Info) => "info,openraft=error,chitchat=error",
+            (None, Level::Warn) => "warn,openraft=error,chitchat=error",
             (None, Level::Error) => "error",
         };
         EnvFilter::try_new(directives).map_err(|error| format!("CALLBOARD_LOG={directives}: {error}"))
@@ -60,7 +63,9 @@ pub fn init(settings: &Settings) -> Result<(), String> {
         Output::Stdout => BoxMakeWriter::new(std::io::stdout),
         Output::Stderr => BoxMakeWriter::new(std::io::stderr),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(settings.filter()?).with_writer(writer);
+    // Told of a line that cannot be written, the subscriber would print that, and a print that fails panics.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(settings.filter()?).with_writer(writer).log_internal_errors(false);
     let result = match settings.format {
         Format::Text => builder.with_target(false).with_ansi(colours(settings.output)).try_init(),
         Format::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),

@@ -1,4 +1,5 @@
-//! Everything wrong with a command line, told at once: each line names the flag, the value and what to do.
+//! Everything wrong with a command line and what it names, told at once: each line names the flag, the value and what
+//! to do.
 
 use std::fmt;
 
@@ -39,7 +40,7 @@ impl fmt::Display for Mistakes {
             [] => f.write_str("nothing is wrong"),
             [one] => write!(f, "{}: {}", one.subject, one.problem),
             many => {
-                write!(f, "{} things are wrong with the command line:", many.len())?;
+                write!(f, "{} things are wrong:", many.len())?;
                 many.iter().try_for_each(|mistake| write!(f, "\n  {}: {}", mistake.subject, mistake.problem))
             }
         }

@@ -3,7 +3,7 @@
 //! `main` goes from top to bottom: which name was called, what is asked for, settle the settings, hold the data folder,
 //! bind the ports, tell the machine about the node, run it, and map its end to an exit code. Everything decided before
 //! the node starts is decided here, so that the node itself never refuses a flag. Exit codes: 0 ended as asked, 1
-//! failed or forced, 2 the command line is wrong, else the app's own.
+//! failed or forced, 2 the command line is wrong (with `--check`: or what it names), else the app's own.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use crate::config::{Config, DataDir};
 use crate::node::Shutdown;
 
+mod check;
 pub mod child;
 pub(crate) mod client;
 mod command;
@@ -114,7 +115,7 @@ fn perform(action: Action, env: &Env, persona: Persona) -> anyhow::Result<u8> {
 /// Starts a node and stays until it has ended.
 fn node(run: command::Run, env: &Env, persona: Persona) -> anyhow::Result<u8> {
     if run.given.has("build-info") {
-        print!("{}", command::version_text());
+        std::io::stdout().write_all(command::version_text().as_bytes())?;
         return Ok(0);
     }
     if run.given.has("wait") {
@@ -124,7 +125,13 @@ fn node(run: command::Run, env: &Env, persona: Persona) -> anyhow::Result<u8> {
         Persona::Callboard | Persona::Daprd => AppOutput::Inherited,
         Persona::Dapr => AppOutput::Prefixed(child::PREFIX.to_owned()),
     };
-    let launch = settle(run, env, persona, output)?;
+    let (launch, mistakes) = settle(run, env, persona, output);
+    if launch.check_only {
+        return Ok(check::run(&launch, mistakes)?);
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes.into());
+    }
     logging::init(&launch.log).map_err(anyhow::Error::msg)?;
     for notice in &launch.notices {
         tracing::warn!("{notice}");
@@ -164,17 +171,12 @@ fn node(run: command::Run, env: &Env, persona: Persona) -> anyhow::Result<u8> {
     serve(Start { config, listeners, data, child: launch.child, announce })
 }
 
-/// All mistakes of one command line: unknown flags and wrong values.
-fn settle(run: command::Run, env: &Env, persona: Persona, output: AppOutput) -> Result<resolve::Launch, Mistakes> {
+/// The settings, and all mistakes of one command line: unknown flags and wrong values.
+fn settle(run: command::Run, env: &Env, persona: Persona, output: AppOutput) -> (resolve::Launch, Mistakes) {
     let mut mistakes = run.mistakes;
-    match resolve::resolve(run.given, env, persona, child::Command::of(run.app, output)) {
-        Ok(launch) if mistakes.is_empty() => Ok(launch),
-        Ok(_) => Err(mistakes),
-        Err(more) => {
-            mistakes.extend(more);
-            Err(mistakes)
-        }
-    }
+    let (launch, more) = resolve::attempt(run.given, env, persona, child::Command::of(run.app, output));
+    mistakes.extend(more);
+    (launch, mistakes)
 }
 
 /// Runs the node on its own runtime until it ends, is told to, or is forced to.
@@ -263,6 +265,39 @@ pub(crate) fn unix_seconds() -> u64 {
 
 /// Says on stderr what went wrong; the answer is the exit code.
 fn report(error: &anyhow::Error) -> u8 {
-    eprintln!("callboard: {error:#}");
+    // A closed stderr has no reader; the exit code says it too.
+    let _ = writeln!(std::io::stderr(), "callboard: {}", told_once(error));
     if error.is::<Mistakes>() { EXIT_USAGE } else { 1 }
+}
+
+/// An error and its causes as one text. Many errors tell their cause themselves: it is not told again.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("open /d: {source}; try another")]
+        struct Telling {
+            source: std::io::Error,
+        }
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let telling = anyhow::Error::new(Telling { source: denied() }).context("start");
+        assert_eq!(told_once(&telling), "start: open /d: permission denied; try another");
+        assert_eq!(told_once(&anyhow::Error::new(denied()).context("open /d")), "open /d: permission denied");
+    }
 }

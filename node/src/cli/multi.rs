@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 use super::child::{self, AppOutput};
+use super::flags;
 use crate::node::Shutdown;
 
 /// Apps in one file.
@@ -57,6 +58,8 @@ const PATHS: &[(&str, &str)] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Args {
     file: PathBuf,
+    /// `--check`, with its value if it has one: passed on to each `run`.
+    check: Option<String>,
 }
 
 /// Adds `--run-file` to `run`.
@@ -68,7 +71,9 @@ pub fn augment(command: Command) -> Command {
 impl Args {
     /// `None` when one app is meant.
     pub fn of(matches: &ArgMatches) -> Option<Self> {
-        matches.get_one::<String>("run-file").map(|file| Self { file: PathBuf::from(file) })
+        let file = PathBuf::from(matches.get_one::<String>("run-file")?);
+        let check = flags::given(matches).text("check").map(|value| format!("--check={value}"));
+        Some(Self { file, check })
     }
 }
 
@@ -105,7 +110,7 @@ pub async fn run(args: &Args, shutdown: Shutdown) -> anyhow::Result<u8> {
             tracing::info!(app = member.app_id, "fields without effect: {}", member.unknown.join(" "));
         }
         let mut words = vec![child::this_binary().into_os_string(), OsString::from("run")];
-        words.extend(member.flags.iter().map(OsString::from));
+        words.extend(member.flags.iter().chain(&args.check).map(OsString::from));
         if !member.command.is_empty() {
             words.push("--".into());
             words.extend(member.command.iter().map(OsString::from));
@@ -115,7 +120,11 @@ pub async fn run(args: &Args, shutdown: Shutdown) -> anyhow::Result<u8> {
         let env: Vec<_> = member.env.into_iter().collect();
         let node = command.start(&env).with_context(|| format!("cannot start {}", member.app_id))?;
         let (stop, none) = (shutdown.graceful.clone(), Shutdown::default());
-        nodes.spawn(async move { node.until(&stop, &none, STOP_WAIT).await.unwrap_or(0) });
+        nodes.spawn(async move {
+            let code = node.until(&stop, &none, STOP_WAIT).await.unwrap_or(0);
+            tracing::info!(app = member.app_id, code, "its node has ended");
+            code
+        });
     }
     let mut exit = 0;
     while let Some(code) = nodes.join_next().await {

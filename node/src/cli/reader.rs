@@ -35,6 +35,9 @@ impl<'a> Reader<'a> {
 
     /// A name that becomes part of a path.
     pub fn name(&mut self, flag: &str, default: &str) -> String {
+        if self.given.is_blank(flag) {
+            self.blank(flag);
+        }
         let name = self.given.text(flag).unwrap_or(default).to_owned();
         if !name.is_empty() && path_safe(&name) != name {
             let problem = format!(
@@ -121,6 +124,11 @@ impl<'a> Reader<'a> {
                 default
             }
         }
+    }
+
+    /// A name that is given and empty would stand for the default, and so for another node's app or data.
+    pub fn blank(&mut self, flag: &str) {
+        self.mistakes.add(format!("--{flag}"), "empty: give a value, or leave the flag out");
     }
 
     pub fn bad(&mut self, flag: &str, problem: &str) {

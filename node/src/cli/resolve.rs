@@ -19,7 +19,8 @@ use super::mistakes::Mistakes;
 use super::persona::Persona;
 use super::reader::{MAX_NAME, Reader, path_safe};
 use crate::config::{
-    self, AppConfig, AppProtocol, Bootstrap, Config, HealthCheck, HttpConfig, Port, Ports, ReadMode, ShutdownConfig,
+    self, AppConfig, AppProtocol, Bootstrap, Config, HealthCheck, HttpConfig, NodeRole, Port, Ports, ReadMode,
+    ShutdownConfig,
 };
 
 /// Partitions a cluster may have.
@@ -41,6 +42,8 @@ pub struct Launch {
     pub data: data_dir::Choice,
     pub child: Option<child::Command>,
     pub log: logging::Settings,
+    /// `--check`: to be looked at, not to be started.
+    pub check_only: bool,
     /// To be logged once, after logging works.
     pub notices: Vec<String>,
 }
@@ -50,16 +53,17 @@ pub struct Launch {
 /// # Errors
 ///
 /// Everything that is wrong with it.
-pub fn resolve(
-    mut given: Given,
-    env: &Env,
-    persona: Persona,
-    command: Option<child::Command>,
-) -> Result<Launch, Mistakes> {
+pub fn resolve(given: Given, env: &Env, persona: Persona, command: Option<child::Command>) -> Result<Launch, Mistakes> {
+    let (launch, mistakes) = attempt(given, env, persona, command);
+    if mistakes.is_empty() { Ok(launch) } else { Err(mistakes) }
+}
+
+/// As [`resolve`], with defaults where the user made mistakes: for looking further, never for a start.
+pub fn attempt(mut given: Given, env: &Env, persona: Persona, command: Option<child::Command>) -> (Launch, Mistakes) {
     given.or_env(env);
     let mut reader = Reader::new(&given, env, persona);
     let launch = reader.launch(command);
-    if reader.mistakes.is_empty() { Ok(launch) } else { Err(reader.mistakes) }
+    (launch, reader.mistakes)
 }
 
 impl Reader<'_> {
@@ -94,6 +98,9 @@ impl Reader<'_> {
             sync_log: !self.switch("unsafe-no-sync", false),
             peer_listen,
             metrics_listen,
+            join: self.given.list("join"),
+            standalone: self.switch("standalone", false),
+            role: self.role(),
             advertise: self.given.text("advertise").or(self.env.get("DAPR_HOST_IP")).map(str::to_owned),
             cluster,
             node_name,
@@ -103,7 +110,8 @@ impl Reader<'_> {
             self.notices.push("--unsafe-no-sync: the log is not synced; a power cut loses acknowledged writes".into());
         }
         let log = self.log();
-        Launch { config, data, child, log, notices: std::mem::take(&mut self.notices) }
+        let check_only = self.switch("check", false);
+        Launch { config, data, child, log, check_only, notices: std::mem::take(&mut self.notices) }
     }
 
     fn notice_ignored(&mut self) {
@@ -115,12 +123,19 @@ impl Reader<'_> {
         }
     }
 
+    fn role(&mut self) -> Option<NodeRole> {
+        match self.given.text("role")? {
+            "storage" => Some(NodeRole::Storage),
+            "gateway" => Some(NodeRole::Gateway),
+            other => {
+                self.mistakes.add(format!("--role {other}"), "write storage or gateway");
+                None
+            }
+        }
+    }
+
     /// What only several nodes can do is refused, so that nobody believes to have a cluster.
     fn refuse_clusters_of_many(&mut self) {
-        if self.given.has("join") {
-            let value = self.given.list("join").join(",");
-            self.mistakes.add(format!("--join {value}"), "this build runs clusters of one node; leave the flag out");
-        }
         let expect: u32 = self.number("bootstrap-expect", 1);
         if expect != 1 {
             self.mistakes.add(
@@ -128,15 +143,6 @@ impl Reader<'_> {
                 "this build runs clusters of one node; leave the flag out or give 1",
             );
         }
-        match self.given.text("role") {
-            None | Some("storage") => {}
-            Some("gateway") => self.mistakes.add(
-                "--role gateway",
-                "a gateway holds no data and needs a storage node beside it; the only node of a cluster is storage",
-            ),
-            Some(other) => self.mistakes.add(format!("--role {other}"), "write storage or gateway"),
-        }
-        self.switch("standalone", true);
     }
 
     fn app_id(&mut self) -> String {
@@ -145,7 +151,9 @@ impl Reader<'_> {
             Persona::Daprd => "",
         };
         let id = self.given.text("app-id").unwrap_or(default).to_owned();
-        if id.is_empty() {
+        if self.given.is_blank("app-id") {
+            self.blank("app-id");
+        } else if id.is_empty() {
             self.mistakes.add("--app-id", "missing: give the name under which the app is invoked");
         } else if id.contains('.') {
             self.mistakes
@@ -321,6 +329,9 @@ impl Reader<'_> {
     }
 
     fn data(&mut self, cluster: &str, node_name: &str) -> data_dir::Choice {
+        if self.given.is_blank("data-dir") {
+            self.blank("data-dir");
+        }
         let explicit = self.given.text("data-dir").map(PathBuf::from);
         if self.switch("ephemeral", false) {
             if let Some(path) = explicit {
@@ -328,8 +339,7 @@ impl Reader<'_> {
                 self.mistakes.add(format!("--data-dir {}", path.display()), problem);
             }
             self.notices.push(
-                "--ephemeral: data lives in a temporary folder removed at exit; acknowledged writes are not durable (P2 \
-                 does not hold)"
+                "--ephemeral: data lives in a temporary folder; acknowledged writes do not survive the end of this process"
                     .into(),
             );
             return data_dir::Choice::Ephemeral;

@@ -8,6 +8,9 @@
 
 pub mod opened;
 pub mod order;
+mod passes;
+pub mod serve;
+pub mod sessions;
 pub mod timers;
 
 use std::collections::HashSet;
@@ -18,20 +21,25 @@ use bytes::Bytes;
 use callboard_engine::Instant;
 use callboard_engine::actor_config::{HostedTypes, TypeConfig};
 use callboard_engine::guard::{
-    Close, DeleteAnswer, Dispatch, Guard, GuardLimits, InFlight, Pass, Removal, SealReport, Verdict, WriteToken,
+    Close, DeleteAnswer, Dispatch, Guard, GuardLimits, InFlight, Removal, SealReport, SessionId, Verdict, WriteToken,
 };
 use callboard_engine::mailbox::ReentrancyId;
-use callboard_types::{ActorKey, Epoch, FencingToken, PartitionId};
+use callboard_types::{ActorKey, Epoch, FencingToken, NodeId, PartitionId};
 use futures_util::future::join_all;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::app::path::push_segment;
+use crate::app::http1::Gate;
+use crate::app::path;
 use crate::app::{AppChannel, AppView, Error as AppError};
+use crate::calls::TickRef;
+use crate::owner::AppCall;
 use crate::tasks::{Kind, Tasks};
 use opened::Opened;
+use passes::{InFlightTurn, Reached, Unfinished};
+use timers::Timers;
 
 /// Instances in doubt that are removed in the background at a time, and how often that is tried.
 const REMOVALS_AT_A_TIME: usize = 64;
@@ -39,13 +47,25 @@ const REMOVE_EVERY: Duration = Duration::from_secs(1);
 /// A `DELETE` without an answer is given up after this long; the instance then stays sealed.
 const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How a partition came to its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The former owner stood still and handed it over.
+    Planned,
+    Unplanned,
+}
+
 /// One request of a turn, on its way to the app.
 pub struct TurnDispatch {
     pub token: FencingToken,
     pub opens: bool,
     pub chain: Option<ReentrancyId>,
     pub idle_deadline: Instant,
-    pub request: Request<Bytes>,
+    /// The session with an owner on another node; `None`: the owner is on this one.
+    pub session: Option<SessionId>,
+    /// The timer whose tick this is.
+    pub tick: Option<TickRef>,
+    pub call: AppCall,
 }
 
 /// Why a turn has no answer from the app.
@@ -59,8 +79,24 @@ pub enum Error {
     Fenced,
     #[error("too many actors are active in this app")]
     Full,
+    /// The owner has not confirmed lately that it is one. Nothing reached the app.
+    #[error("the owner has not confirmed its ownership")]
+    Lapsed,
+    /// The timer of this tick is gone. Nothing reached the app.
+    #[error("the timer is gone")]
+    Unwanted,
     #[error(transparent)]
     App(#[from] AppError),
+}
+
+/// Bounds of a host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostLimits {
+    /// Instances in the app, and those that are being removed.
+    pub activations: usize,
+    pub timers: usize,
+    /// A request of a turn without an answer is given up after this long.
+    pub turn: Duration,
 }
 
 /// Handle of this node's host; clones share it.
@@ -74,6 +110,8 @@ struct Inner {
     view: watch::Receiver<AppView>,
     table: Mutex<Table>,
     opened: Opened,
+    node: NodeId,
+    timers: Timers,
     /// Wakes those who wait for somebody else's removal.
     removed: Notify,
     /// Wakes those who wait for the last turn of some instance.
@@ -93,8 +131,8 @@ struct Table {
 
 impl Host {
     /// Takes over the list of instances that an earlier life of this node may have left in the app.
-    pub fn start(app: AppChannel, opened: Opened, limits: GuardLimits, turn_limit: Duration, tasks: Tasks) -> Self {
-        let mut guard = Guard::new(limits);
+    pub fn start(app: AppChannel, opened: Opened, node: NodeId, limits: HostLimits, tasks: Tasks) -> Self {
+        let mut guard = Guard::new(GuardLimits { activations: limits.activations });
         guard.listed(opened.listed());
         let table = Mutex::new(Table { guard, incarnation: 0, watched_for_quiet: HashSet::new() });
         let view = app.watch();
@@ -104,14 +142,31 @@ impl Host {
                 view,
                 table,
                 opened,
+                node,
+                timers: Timers::new(limits.timers),
                 removed: Notify::new(),
                 quiet: Notify::new(),
-                turn_limit,
+                turn_limit: limits.turn,
                 tasks: tasks.clone(),
             }),
         };
         tasks.spawn(Kind::Service, "host-removals", host.clone().remove_doubtful());
         host
+    }
+
+    /// A request of a turn without an answer is given up after this long.
+    pub fn turn_limit(&self) -> Duration {
+        self.inner.turn_limit
+    }
+
+    /// Whether no turn runs in the app.
+    pub fn is_quiet(&self) -> bool {
+        self.table().guard.is_quiet()
+    }
+
+    /// The timers that were created on this node.
+    pub fn timers(&self) -> &Timers {
+        &self.inner.timers
     }
 
     /// What is known of the app: which types it hosts, whether it lives.
@@ -134,7 +189,15 @@ impl Host {
     }
 
     /// Runs one request of a turn in the app. Must be carried to its end: the caller's turn lasts as long.
-    pub async fn dispatch(&self, actor: &ActorKey, turn: TurnDispatch) -> Result<Response<Bytes>, Error> {
+    ///
+    /// `permitted` says whether the owner who asks for it still counts. It is asked immediately before the first byte
+    /// goes to the app, together with the guard: a wait for a connection may be longer than a lease.
+    pub async fn dispatch(
+        &self,
+        actor: &ActorKey,
+        turn: TurnDispatch,
+        permitted: Gate<'_>,
+    ) -> Result<Response<Bytes>, Error> {
         let (pass, record) = loop {
             let removed = self.inner.removed.notified();
             tokio::pin!(removed);
@@ -142,7 +205,7 @@ impl Host {
             let dispatch = Dispatch {
                 token: turn.token,
                 opens: turn.opens,
-                session: None,
+                session: turn.session,
                 chain: turn.chain.as_ref(),
                 idle_deadline: turn.idle_deadline,
             };
@@ -160,22 +223,42 @@ impl Host {
             }
         };
         let in_flight = InFlightTurn { host: self, actor, pass: Some(pass), record };
-        if !self.table().guard.holds(actor, pass) {
+        if turn.tick.is_some_and(|tick| !self.keeps(actor, &tick)) {
             in_flight.over(Reached::No);
-            return Err(Error::NotActive);
+            return Err(Error::Unwanted);
         }
+        let gate = || permitted() && self.table().guard.holds(actor, pass);
         let limit = self.inner.turn_limit;
-        let answer = match tokio::time::timeout(limit, self.inner.app.call(turn.request)).await {
+        let answer = match tokio::time::timeout(limit, self.inner.app.call_if(turn.call.into_request(), &gate)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(AppError::TimedOut(format!("no answer within {} s", limit.as_secs()))),
         };
         in_flight.over(match &answer {
-            Err(AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_)) => {
-                Reached::No
-            }
+            Err(
+                AppError::NotInitialized
+                | AppError::Unhealthy
+                | AppError::NotSent(_)
+                | AppError::Forbidden
+                | AppError::Invalid(_),
+            ) => Reached::No,
             Ok(_) | Err(AppError::Lost(_) | AppError::TimedOut(_) | AppError::TooLarge { .. }) => Reached::Perhaps,
         });
-        answer.map_err(Error::from)
+        answer.map_err(|error| match error {
+            AppError::Forbidden if permitted() => Error::NotActive,
+            AppError::Forbidden => Error::Fenced,
+            error @ (AppError::NotInitialized
+            | AppError::Unhealthy
+            | AppError::NotSent(_)
+            | AppError::Lost(_)
+            | AppError::TimedOut(_)
+            | AppError::Invalid(_)
+            | AppError::TooLarge { .. }) => Error::App(error),
+        })
+    }
+
+    /// Whether the timer of a tick is still there; another node's timers are that node's business.
+    fn keeps(&self, actor: &ActorKey, tick: &TickRef) -> bool {
+        tick.node != self.inner.node || self.inner.timers.is_current(actor, &tick.name, tick.instance, tick.occurrence)
     }
 
     /// Asks the guard. An actor that is opened is on the list before anybody else can see it.
@@ -213,12 +296,26 @@ impl Host {
         self.table().guard.token_for_write(actor)
     }
 
-    /// A claim of the partition was applied: older tokens are refused from here on, older instances removed.
-    pub fn seal(&self, partition: PartitionId, generation: u64, epoch: Epoch) -> SealReport {
+    /// A claim of the partition was applied: older tokens are refused from here on. After an unplanned change of owner
+    /// older instances are removed; after a planned one the owner says which of them live on.
+    pub fn seal(&self, partition: PartitionId, generation: u64, epoch: Epoch, change: Change) -> SealReport {
         let mut table = self.table();
         let report = table.guard.seal(partition, generation, epoch);
-        table.guard.supersede(partition);
+        match change {
+            Change::Planned => {}
+            Change::Unplanned => drop(table.guard.supersede(partition)),
+        }
         report
+    }
+
+    /// An instance at rest lives on under a token of the next owner. False: it does not, and that owner opens another.
+    pub fn retoken(&self, actor: &ActorKey, from: FencingToken, to: FencingToken, session: Option<SessionId>) -> bool {
+        self.table().guard.retoken(actor, from, to, session)
+    }
+
+    /// What an owner opened in this session is in doubt: it may have given those actors away meanwhile.
+    pub fn lapsed(&self, session: SessionId, partition: Option<PartitionId>) -> usize {
+        self.table().guard.mark_lapsed(session, partition)
     }
 
     /// The table, in step with the app: when its process is provably gone, every instance is gone with it. Looked at
@@ -332,79 +429,6 @@ impl Host {
     }
 }
 
-/// Whether a turn's request reached the app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// Provably not.
-    No,
-    Perhaps,
-}
-
-/// A pass of the guard. Given back when the request is over, or dropped, which only a panic does.
-struct InFlightTurn<'a> {
-    host: &'a Host,
-    actor: &'a ActorKey,
-    pass: Option<Pass>,
-    /// The turn put the actor on the list of opened ones.
-    record: bool,
-}
-
-impl InFlightTurn<'_> {
-    fn over(mut self, reached: Reached) {
-        self.give_back(reached);
-    }
-
-    fn give_back(&mut self, reached: Reached) {
-        let Some(pass) = self.pass.take() else { return };
-        let mut table = self.host.table();
-        let left = match reached {
-            Reached::No => table.guard.not_dispatched(self.actor, pass),
-            Reached::Perhaps => table.guard.ended(self.actor, pass),
-        };
-        if reached == Reached::No && self.record && left == InFlight::Gone && !table.guard.knows(self.actor) {
-            self.host.inner.opened.remove(self.actor);
-        }
-        let watched = table.is_watched_end(self.actor, left);
-        drop(table);
-        if watched {
-            self.host.inner.quiet.notify_waiters();
-        }
-    }
-}
-
-impl Drop for InFlightTurn<'_> {
-    fn drop(&mut self) {
-        self.give_back(Reached::Perhaps);
-    }
-}
-
-/// A removal under way. Dropped before its end, which only a panic does, it has no answer.
-struct Unfinished<'a> {
-    host: &'a Host,
-    actor: &'a ActorKey,
-    removal: Removal,
-    answer: DeleteAnswer,
-}
-
-impl Unfinished<'_> {
-    fn end(mut self, answer: DeleteAnswer) {
-        self.answer = answer;
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let mut table = self.host.table();
-        // Struck off before the actor is free: from then on somebody may open it again.
-        if self.answer == DeleteAnswer::Answered && table.guard.still_removing(self.actor, self.removal.id) {
-            self.host.inner.opened.remove(self.actor);
-        }
-        table.guard.removed(self.actor, self.removal.id, self.answer);
-        drop(table);
-        self.host.inner.removed.notify_waiters();
-    }
-}
-
 impl Table {
     /// Whether the last turn of an instance has ended that somebody waits for.
     fn is_watched_end(&mut self, actor: &ActorKey, in_flight: InFlight) -> bool {
@@ -417,13 +441,9 @@ impl Table {
 
 /// `DELETE /actors/{type}/{id}`: ends the instance in the app.
 fn delete_request(actor: &ActorKey) -> Request<Bytes> {
-    let mut path = String::from("/actors/");
-    push_segment(&mut path, &actor.actor_type);
-    path.push('/');
-    push_segment(&mut path, &actor.actor_id);
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = Method::DELETE;
-    *request.uri_mut() = path.parse().unwrap_or_default();
+    *request.uri_mut() = path::actor(actor);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
     request
 }

@@ -5,6 +5,8 @@
 //! label that a caller could invent. Other parts of the node add [`Gauge`]s, [`Sum`]s or whole texts by
 //! [`Metrics::register`]; those are read when somebody asks.
 
+pub mod cluster;
+
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -18,6 +20,7 @@ use parking_lot::RwLock;
 use super::http::body::Body;
 use super::http::error::{Code, text};
 use super::server::{Answer, Handler};
+use crate::telemetry::histogram::Histogram;
 
 /// Which part of the HTTP API answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +71,6 @@ impl Label {
     }
 }
 
-/// Upper bounds of the latency buckets, in microseconds.
-const BUCKETS: [u64; 16] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
 /// Statuses 100 to 599.
 const STATUSES: usize = 500;
 
@@ -108,11 +106,6 @@ impl Sum {
     }
 }
 
-struct Histogram {
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    micros: AtomicU64,
-}
-
 type Source = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// The registry; one per node.
@@ -125,10 +118,9 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
             requests: Label::ALL.iter().map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
-            latency: Label::ALL.iter().map(|_| Histogram { buckets: zeros(), micros: AtomicU64::new(0) }).collect(),
+            latency: Label::ALL.iter().map(|_| Histogram::default()).collect(),
             errors: Code::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             sources: RwLock::default(),
         }
@@ -144,11 +136,7 @@ impl Metrics {
     pub fn answered(&self, label: Label, status: StatusCode, code: Option<Code>, took: Duration) {
         let status = usize::from(status.as_u16()).saturating_sub(100).min(STATUSES - 1);
         self.requests[label as usize][status].fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.partition_point(|bound| *bound < micros);
-        let histogram = &self.latency[label as usize];
-        histogram.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        histogram.micros.fetch_add(micros, Ordering::Relaxed);
+        self.latency[label as usize].count(took);
         if let Some(code) = code {
             self.errors[code as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -216,22 +204,7 @@ impl Metrics {
         const NAME: &str = "callboard_http_request_seconds";
         head(out, NAME, "Time from a request's head to its answer's head.", "histogram");
         for (label, histogram) in Label::ALL.iter().zip(&self.latency) {
-            let counts: Vec<u64> = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
-            let total: u64 = counts.iter().sum();
-            if total == 0 {
-                continue;
-            }
-            let route = label.as_str();
-            let mut below = 0;
-            for (count, bound) in counts.iter().zip(BUCKETS) {
-                below += count;
-                let bound = bound as f64 / 1e6;
-                put(out, format_args!("{NAME}_bucket{{route=\"{route}\",le=\"{bound}\"}} {below}"));
-            }
-            put(out, format_args!("{NAME}_bucket{{route=\"{route}\",le=\"+Inf\"}} {total}"));
-            let seconds = histogram.micros.load(Ordering::Relaxed) as f64 / 1e6;
-            put(out, format_args!("{NAME}_sum{{route=\"{route}\"}} {seconds}"));
-            put(out, format_args!("{NAME}_count{{route=\"{route}\"}} {total}"));
+            histogram.render(out, NAME, &format!("route=\"{}\"", label.as_str()));
         }
     }
 
@@ -246,7 +219,7 @@ impl Metrics {
     }
 }
 
-fn head(out: &mut String, name: &str, help: &str, kind: &str) {
+pub(crate) fn head(out: &mut String, name: &str, help: &str, kind: &str) {
     put(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
 }
 
@@ -255,7 +228,7 @@ pub(crate) fn line(out: &mut String, name: &str, help: &str, kind: &str, value: 
     put(out, format_args!("{name} {value}"));
 }
 
-fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
+pub(crate) fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a String does not fail.
     let _ = out.write_fmt(line);
     out.push('\n');

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::app::answer::{self, Answer};
-use crate::app::http1::{Limits, Pool, SendError};
+use crate::app::http1::{Limits, OPEN, Pool, SendError};
 use crate::app::net::{Address, Tls};
 use crate::app::tls;
 use crate::ingress::http::body::Body;
@@ -48,6 +48,8 @@ pub enum Error {
     Body(#[from] crate::ingress::http::body::Error),
     #[error("stopped after 10 redirects")]
     Redirects,
+    #[error("the endpoint lacks a secret: {0}")]
+    Lacks(String),
 }
 
 /// Connections are shared by calls that agree in all of this.
@@ -94,6 +96,9 @@ impl External {
         endpoint: &HttpEndpoint,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
+        if let Some(what) = &endpoint.lacks {
+            return Err(Error::Lacks(what.clone()));
+        }
         let mut url = joined(&endpoint.base_url, request.uri())?;
         for (name, value) in &endpoint.headers {
             request.headers_mut().insert(name, value.clone());
@@ -124,7 +129,7 @@ impl External {
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| Error::Url(url.to_string()))?;
         *request.version_mut() = http::Version::HTTP_11;
-        let (head, exchange) = pool.send(request).await?.into_parts();
+        let (head, exchange) = pool.send(request, OPEN).await?.into_parts();
         let body = answer::streamed(Answer::Http1(exchange), None, None).await;
         Ok(Response::from_parts(head, body))
     }

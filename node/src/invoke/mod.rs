@@ -11,14 +11,17 @@
 mod external;
 pub(crate) mod headers;
 pub mod method;
+pub mod remote;
 pub mod target;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use callboard_types::NodeId;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode, Uri};
 
+use crate::app::http1::SendError;
 use crate::app::path::push_verbatim;
 use crate::app::{AppChannel, Error as AppError};
 use crate::config::Config;
@@ -32,6 +35,7 @@ pub use headers::fuzz_headers;
 
 use external::External;
 use headers::Parties;
+use remote::{HASH_KEY, Place, REFUSED, Remote};
 use target::{AppName, Found, Target};
 
 /// Dapr's built-in policy for calls of apps.
@@ -42,6 +46,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 enum Destination {
     /// The app of this node.
     Local,
+    /// An instance beside another node.
+    Node(NodeId),
     /// A URL given in the call.
     Url(String),
     /// A named HTTPEndpoint.
@@ -63,15 +69,35 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn resolve(&self, target: &str) -> Result<Destination, Unresolved> {
+    fn resolve(
+        &self,
+        target: &str,
+        remote: Option<&Remote>,
+        key: Option<&HeaderValue>,
+    ) -> Result<Destination, Unresolved> {
         if let Some(endpoint) = self.resources.endpoint(target) {
             return Ok(Destination::Endpoint(endpoint.clone()));
         }
         match target::parse(target) {
             Ok(Target::Url(url)) => Ok(Destination::Url(url.to_owned())),
-            Ok(Target::App(name)) if self.is_own(name) => Ok(Destination::Local),
-            Ok(Target::App(_)) => Err(Unresolved::Nowhere),
+            Ok(Target::App(name)) => self.instance(name, remote, key),
             Err(invalid) => Err(Unresolved::Invalid(invalid.to_string())),
+        }
+    }
+
+    /// The own app, unless a key says otherwise or only others of its name are healthy; else one beside another node.
+    fn instance(
+        &self,
+        name: AppName<'_>,
+        remote: Option<&Remote>,
+        key: Option<&HeaderValue>,
+    ) -> Result<Destination, Unresolved> {
+        let namespace = name.namespace.unwrap_or(&self.namespace);
+        match remote.and_then(|remote| remote.choose(namespace, name.app_id, key)) {
+            Some(Place::At(node)) => Ok(Destination::Node(node)),
+            Some(Place::Here) => Ok(Destination::Local),
+            None if self.is_own(name) => Ok(Destination::Local),
+            None => Err(Unresolved::Nowhere),
         }
     }
 
@@ -90,6 +116,8 @@ struct Inner {
     resolver: Resolver,
     app: AppChannel,
     external: Arc<External>,
+    /// Set when the node is one of a cluster.
+    remote: OnceLock<Remote>,
     /// Of a call of the own app.
     own: Parties,
 }
@@ -101,7 +129,9 @@ impl Invoker {
         let (app_id, namespace) = (config.app_id.clone(), config.namespace.clone());
         let own = Parties { caller: value(&app_id), caller_namespace: value(&namespace), callee: value(&app_id) };
         let resolver = Resolver { app_id, namespace, resources };
-        Self { inner: Arc::new(Inner { resolver, app, external: External::start(tasks), own }) }
+        Self {
+            inner: Arc::new(Inner { resolver, app, external: External::start(tasks), remote: OnceLock::new(), own }),
+        }
     }
 
     /// Answers a request of the HTTP API that is no other route.
@@ -127,7 +157,9 @@ impl Invoker {
         let failed = |why: &dyn std::fmt::Display| ApiError::invoke(target, why);
         let method = method::normalize_bytes(method)
             .map_err(|why| failed(&format_args!("rpc error: code = InvalidArgument desc = invalid method: {why}")))?;
-        let destination = self.resolve(target, request.body().known_length().is_some()).await?;
+        let key = request.headers_mut().remove(&HASH_KEY);
+        let known_length = request.body().known_length().is_some();
+        let destination = self.resolve(target, key.as_ref(), known_length).await?;
         if request.method() == Method::CONNECT {
             return Err(failed(&"the method CONNECT cannot be invoked"));
         }
@@ -143,6 +175,9 @@ impl Invoker {
         // Calls of the outside are boxed: they are the larger and the rarer ones.
         let mut response = match destination {
             Destination::Local => self.call_local(request).await.map_err(|why| failed(&why))?,
+            Destination::Node(node) => {
+                Box::pin(self.call_node(node, target, request)).await.map_err(|why| failed(&why))?
+            }
             Destination::Url(url) => Box::pin(external.call_url(&url, request)).await.map_err(|why| failed(&why))?,
             Destination::Endpoint(endpoint) => {
                 Box::pin(external.call_endpoint(&endpoint, request)).await.map_err(|why| failed(&why))?
@@ -157,10 +192,15 @@ impl Invoker {
         Ok(response)
     }
 
-    async fn resolve(&self, target: &str, known_length: bool) -> Result<Destination, ApiError> {
+    async fn resolve(
+        &self,
+        target: &str,
+        key: Option<&HeaderValue>,
+        known_length: bool,
+    ) -> Result<Destination, ApiError> {
         let mut retries = 0;
         loop {
-            match self.inner.resolver.resolve(target) {
+            match self.inner.resolver.resolve(target, self.remote(), key) {
                 Ok(destination) => return Ok(destination),
                 Err(Unresolved::Invalid(why)) => return Err(ApiError::invoke(target, why)),
                 Err(Unresolved::Nowhere) if known_length && retries < RETRIES => {
@@ -175,6 +215,42 @@ impl Invoker {
                 }
             }
         }
+    }
+
+    /// Other nodes' apps can be called from now on, and this node's by them.
+    pub fn connect(&self, remote: Remote) {
+        // Done once, at boot.
+        let _ = self.inner.remote.set(remote);
+    }
+
+    fn remote(&self) -> Option<&Remote> {
+        self.inner.remote.get()
+    }
+
+    /// Calls an instance beside another node. The callee is named by its app id alone, as everywhere.
+    async fn call_node(
+        &self,
+        node: NodeId,
+        target: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, LocalError> {
+        let remote = self.remote().ok_or(LocalError::NoApp)?;
+        let callee = target.split('.').next().unwrap_or(target);
+        let callee = HeaderValue::from_str(callee).unwrap_or_else(|_| HeaderValue::from_static(""));
+        headers::name_parties(request.headers_mut(), &Parties { callee, ..self.inner.own.clone() });
+        let mut response = remote.call(node, request).await.map_err(LocalError::Node)?;
+        if let Some(why) = response.headers_mut().remove(&REFUSED) {
+            return Err(LocalError::Refused(String::from_utf8_lossy(why.as_bytes()).into_owned()));
+        }
+        Ok(response)
+    }
+
+    /// A call that another node has sent here.
+    async fn forward_here(&self, request: Request<Body>) -> Result<Response<Body>, LocalError> {
+        if !self.inner.app.is_initialized() {
+            return Err(LocalError::NoApp);
+        }
+        Ok(self.inner.app.forward(request).await?)
     }
 
     async fn call_local(&self, mut request: Request<Body>) -> Result<Response<Body>, LocalError> {
@@ -192,6 +268,11 @@ enum LocalError {
     NoApp,
     #[error(transparent)]
     App(#[from] AppError),
+    #[error("the node of the app: {0}")]
+    Node(SendError),
+    /// In the words of the node beside the app.
+    #[error("{0}")]
+    Refused(String),
 }
 
 fn no_target() -> ApiError {

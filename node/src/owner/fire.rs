@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use callboard_engine::due::Firing;
 use callboard_engine::mailbox::RequestKind;
-use callboard_engine::reminder::{AfterFailure, FailurePolicy as EnginePolicy, after_failure, callback_body};
+use callboard_engine::reminder::{AfterFailure, after_failure, callback_body};
 use callboard_engine::schedule::Schedule;
-use callboard_machine::partition::{ActorOp, FailurePolicy, Reminder};
+use callboard_machine::partition::{ActorOp, Reminder};
 use callboard_types::{Class, Timestamp};
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::writes::Write;
 use super::{AppCall, Error, Reign, Turn};
 use crate::app::Error as AppError;
-use crate::app::path::push_segment;
+use crate::app::path;
 use crate::clock;
 
 /// Which occurrence of the reminder it is, from 1.
@@ -80,7 +80,7 @@ impl Reign {
     }
 
     async fn failed(self: &Arc<Self>, firing: &Firing, reminder: &Reminder, why: String) {
-        match after_failure(policy(reminder.spec.policy), firing.attempt) {
+        match after_failure(reminder.spec.policy, firing.attempt) {
             AfterFailure::Retry { after } => {
                 tracing::debug!(actor = %firing.id.actor, attempt = firing.attempt, why, "a reminder failed");
                 self.table.lock().due.retry_at(firing, clock::wall().saturating_add(after));
@@ -94,14 +94,15 @@ impl Reign {
     }
 
     async fn ask(self: &Arc<Self>, firing: &Firing, reminder: &Reminder) -> Verdict {
-        let mut app = self.common.host.app();
+        let mut app = self.common.hosts.local().app();
         let incarnation = app.borrow_and_update().incarnation;
         let turn = Turn {
             actor: firing.id.actor.clone(),
             kind: RequestKind::Reminder,
             chain: None,
-            call: callback(firing, reminder),
+            call: Arc::new(callback(firing, reminder)),
             deadline: clock::monotonic().saturating_add(TURN_WAIT),
+            tick: None,
             wanted: Some(Box::new({
                 let (reign, firing) = (self.clone(), firing.clone());
                 move || reign.table.lock().due.is_current(&firing)
@@ -116,6 +117,10 @@ impl Reign {
             Err(Error::NoHost) => Verdict::NoHost,
             // Replaced or deleted while it waited.
             Err(Error::Unwanted) => Verdict::Unwanted,
+            // A host on another node: its app is lost, or it is.
+            Err(Error::App(AppError::Lost(_))) if !self.common.hosts.hosts(self.common.node, &firing.id.actor) => {
+                Verdict::Again
+            }
             Err(Error::App(AppError::Lost(why))) => {
                 let gone = app.wait_for(|view| view.incarnation != incarnation);
                 match tokio::time::timeout(GONE_WITHIN, gone).await {
@@ -181,13 +186,7 @@ fn next_due(firing: &Firing, reminder: &Reminder) -> Option<Timestamp> {
 }
 
 fn callback(firing: &Firing, reminder: &Reminder) -> AppCall {
-    let mut path = String::from("/actors/");
-    push_segment(&mut path, &firing.id.actor.actor_type);
-    path.push('/');
-    push_segment(&mut path, &firing.id.actor.actor_id);
-    path.push_str("/method/remind/");
-    push_segment(&mut path, &firing.id.name);
-    let uri: Uri = path.parse().unwrap_or_default();
+    let uri = path::reminder(&firing.id.actor, &firing.id.name);
     let mut call = AppCall::callback(uri, callback_body(reminder.spec.data.as_deref()));
     call.headers.insert(OCCURRENCE, HeaderValue::from(firing.occurrence));
     let due = chrono::DateTime::from_timestamp_micros(firing.due.as_micros())
@@ -197,13 +196,4 @@ fn callback(firing: &Firing, reminder: &Reminder) -> AppCall {
         call.headers.insert(DUE, due);
     }
     call
-}
-
-fn policy(stored: FailurePolicy) -> EnginePolicy {
-    match stored {
-        FailurePolicy::Drop => EnginePolicy::Drop,
-        FailurePolicy::Constant { interval_micros, max_retries } => {
-            EnginePolicy::Constant { interval_micros, max_retries }
-        }
-    }
 }

@@ -33,7 +33,8 @@ struct Look {
 impl Reign {
     /// Keeps the partition until it is dropped with the reign.
     pub(super) async fn keep(self: &Arc<Self>) {
-        let mut app = self.common.host.app();
+        let mut app = self.common.hosts.local().app();
+        let mut sights = self.common.hosts.sights();
         loop {
             let look = self.look();
             for deactivation in look.idle {
@@ -49,25 +50,42 @@ impl Reign {
             tokio::select! {
                 biased;
                 () = self.keeper.notified() => {}
-                // Types may be hosted that were not.
                 changed = app.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let hosted = app.borrow_and_update().hosted.clone();
-                    self.table.lock().due.unpark(|_namespace, name| {
-                        hosted.as_ref().is_some_and(|hosted| hosted.types.contains_key(name))
-                    });
+                    self.unpark();
+                }
+                changed = sights.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.leave_withdrawn_hosts();
+                    self.unpark();
                 }
                 () = tokio::time::sleep(look.sleep) => {}
             }
         }
     }
 
+    /// Types may be hosted that were not.
+    fn unpark(&self) {
+        let hosts = &self.common.hosts;
+        self.table.lock().due.unpark(|namespace, name| hosts.hosts_type(namespace, name));
+    }
+
+    /// Activations on other nodes that no longer host their type end there.
+    fn leave_withdrawn_hosts(self: &Arc<Self>) {
+        let hosts = &self.common.hosts;
+        self.deactivate_all(EndReason::Withdrawn, |actor, host| {
+            host.is_some_and(|host| !hosts.is_local(host) && !hosts.hosts(host, actor))
+        });
+    }
+
     fn look(&self) -> Look {
         let (now, wall) = (clock::monotonic(), clock::wall());
         // Occurrences for which nobody could be asked stay where they are, in the log.
-        let hosts_any = self.common.host.hosted().is_some_and(|hosted| !hosted.types.is_empty());
+        let hosts_any = self.common.hosts.any();
         let fires = hosts_any && self.tenure.check().is_ok();
         let mut table = self.table.lock();
         let fires = fires && !table.closing;

@@ -14,30 +14,40 @@
 //! table ended and changes nothing. The rule that makes an owner safe is [`Tenure::check`]: asked right before each
 //! dispatch, before each proposal, around each read, and before a reply is released.
 
+mod answer;
 mod claim;
 mod fire;
+pub mod hosts;
 mod keeper;
 pub mod reads;
 mod turn;
 pub mod writes;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use callboard_engine::Instant;
+use callboard_engine::actor_config::TypeConfig;
 use callboard_engine::due::{DueEntry, DueKey, DueTable, ReminderId};
-use callboard_engine::mailbox::{CallId, Counts, Effect, Mailboxes, Refusal, Start, TypeName};
+use callboard_engine::guard::{Answers, SessionConfig};
+use callboard_engine::mailbox::{
+    self, CallId, Counts, Effect, Mailboxes, Refusal, Start, TypeConfig as MailboxConfig, TypeName,
+};
 use callboard_machine::partition::Effect as Applied;
 use callboard_raft::{NotOwner, Partition, Tenure};
-use callboard_types::{Class, ClusterId, NodeId, PartitionId, Timestamp};
+use callboard_types::{Class, ClusterId, Epoch, NodeId, PartitionId, ReplicaId, Timestamp};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::Error as AppError;
+use crate::clock;
 use crate::config::Limits;
-use crate::host::Host;
 use crate::tasks::Tasks;
+
+use hosts::Hosts;
 
 pub use turn::{AppCall, REENTRANCY_ID, Turn};
 
@@ -49,7 +59,9 @@ pub struct Common {
     /// Raised by `recover`.
     pub generation: u64,
     pub max_clock_offset: Duration,
-    pub host: Host,
+    /// The leases that hosts on other nodes get.
+    pub session: SessionConfig,
+    pub hosts: Hosts,
     pub limits: Arc<Limits>,
     /// Reminder turns asked for at a time on this node.
     pub reminder_turns: Arc<Semaphore>,
@@ -64,6 +76,12 @@ pub struct Owner {
     reign: RwLock<Option<Arc<Reign>>>,
     /// Wakes those who wait for a reign to begin.
     began: Notify,
+    /// Held while the partition is handed to another node.
+    handing: Arc<AsyncMutex<()>>,
+    /// The epoch that its former owner brought to a stand before handing the partition to this node.
+    handed: Mutex<Option<u64>>,
+    /// The node gives its replica up.
+    gone: CancellationToken,
 }
 
 /// Everything of one epoch.
@@ -74,6 +92,10 @@ pub struct Reign {
     table: Mutex<Table>,
     /// Wakes the keeper: something is due earlier than it thinks.
     keeper: Notify,
+    /// Wakes who waits for the table to stand still.
+    drained: Notify,
+    /// Running turns are cut off: the partition moves and they have outlived their drain time.
+    cut: CancellationToken,
 }
 
 struct Table {
@@ -83,6 +105,8 @@ struct Table {
     due: DueTable,
     last_call: u64,
     keeper_wakes: KeeperWakes,
+    /// When each host was last told that this node owns the partition.
+    answers: Answers,
     /// The node stops: nothing is begun without a caller.
     closing: bool,
 }
@@ -112,7 +136,7 @@ pub enum Error {
     App(AppError),
     /// The app was asked, and this node ceased to be the owner before the answer counted.
     #[error("the outcome is not known: {0}")]
-    Unknown(&'static str),
+    Unknown(Cow<'static, str>),
     /// The token is superseded: nothing was written.
     #[error("superseded: the actor's activation is over")]
     Fenced,
@@ -124,6 +148,8 @@ pub enum Error {
     /// Whoever asked for the turn no longer wants it: a reminder or timer that is gone. Nothing happened.
     #[error("the turn is not wanted any more")]
     Unwanted,
+    #[error("an actor has at most {0} reminders")]
+    TooManyReminders(usize),
     #[error("read the store: {0}")]
     Storage(String),
 }
@@ -132,7 +158,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::NotServing(_) => Class::Redirected,
-            Error::NoHost | Error::NoTurn(_) => Class::Busy,
+            Error::NoHost | Error::NoTurn(_) | Error::TooManyReminders(_) => Class::Busy,
             Error::Refused(refusal) => refusal.class(),
             Error::App(error) => error.class(),
             Error::Unknown(_) => Class::Unknown,
@@ -151,11 +177,38 @@ impl From<NotOwner> for Error {
 
 impl Owner {
     pub fn new(partition: Partition, common: Common) -> Arc<Self> {
-        Arc::new(Self { partition, common, reign: RwLock::new(None), began: Notify::new() })
+        Arc::new(Self {
+            partition,
+            common,
+            reign: RwLock::new(None),
+            began: Notify::new(),
+            handing: Arc::default(),
+            handed: Mutex::new(None),
+            gone: CancellationToken::new(),
+        })
+    }
+
+    /// The node gives its replica up: nothing is owned here any more.
+    pub fn retire(&self) {
+        self.gone.cancel();
+    }
+
+    /// Answers a host's ping: whether this node owns the partition at this moment, so that the host may go on.
+    pub fn confirm(&self, host: NodeId) -> bool {
+        let Ok(reign) = self.reign() else { return false };
+        let mut table = reign.table.lock();
+        // Counted first: the host's lease must never outlast what is remembered of it.
+        table.answers.answering(clock::monotonic(), host);
+        drop(table);
+        reign.tenure.check().is_ok()
     }
 
     pub fn id(&self) -> PartitionId {
         self.partition.id()
+    }
+
+    pub fn replica_id(&self) -> ReplicaId {
+        self.partition.replica_id()
     }
 
     /// The current epoch's reign.
@@ -198,9 +251,22 @@ impl Owner {
     }
 }
 
+/// What the mailbox needs of a type's configuration.
+fn mailbox_config(config: TypeConfig) -> MailboxConfig {
+    let reentrancy = config.reentrancy;
+    MailboxConfig {
+        idle_timeout: config.idle_timeout,
+        reentrancy: mailbox::Reentrancy { enabled: reentrancy.enabled, max_depth: reentrancy.max_stack_depth },
+    }
+}
+
 impl Reign {
     pub fn id(&self) -> PartitionId {
         self.partition.id()
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.tenure.epoch()
     }
 
     /// Keeps the due table in step with the log. Called on the apply path: quick, and never waits.
@@ -233,9 +299,19 @@ impl Reign {
             match effect {
                 Effect::Start { call, start } => self.grant(call, start),
                 Effect::Deactivate(deactivation) => self.spawn_deactivation(deactivation),
-                // Whoever quiesces looks at the counts.
-                Effect::Drained => {}
+                Effect::Drained => self.drained.notify_waiters(),
             }
         }
     }
 }
+
+#[cfg(test)]
+mod fire_test;
+#[cfg(test)]
+mod reads_test;
+#[cfg(test)]
+mod stage_test;
+#[cfg(test)]
+mod turn_test;
+#[cfg(test)]
+mod writes_test;

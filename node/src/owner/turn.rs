@@ -6,21 +6,23 @@
 //! waits leaves the line without moving anybody else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_engine::Instant;
+use callboard_engine::actor_config;
 use callboard_engine::mailbox::{
     Admission, CallId, Deactivation, ReentrancyId, Refusal, Reopen, Request, RequestKind, Start, TurnEnd, TurnId,
-    TypeConfig as MailboxConfig,
 };
-use callboard_engine::{actor_config, mailbox};
-use callboard_types::ActorKey;
+use callboard_types::{ActorKey, FencingToken, NodeId};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request as HttpRequest, Response, Uri};
 use tokio::sync::oneshot;
 
-use super::{Error, Reign, Table};
+use super::hosts::Closing;
+use super::{Error, Reign, Table, mailbox_config};
 use crate::app::Error as AppError;
+use crate::calls::TickRef;
 use crate::clock;
 use crate::host::{self, TurnDispatch};
 use crate::tasks::Kind;
@@ -28,23 +30,31 @@ use crate::tasks::Kind;
 /// Names the call chain of a turn, on the way to the app and back (`specs`: turns and reentrancy).
 pub const REENTRANCY_ID: HeaderName = HeaderName::from_static("dapr-reentrancy-id");
 
+/// An answer waits this long for a lease that has lapsed and may come back.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// Between two tries to close an activation at a host that does not answer.
+const CLOSE_AGAIN: Duration = Duration::from_millis(100);
+
 /// A request for a turn.
 pub struct Turn {
     pub actor: ActorKey,
     pub kind: RequestKind,
     /// The reentrancy id that came with the call.
     pub chain: Option<ReentrancyId>,
-    pub call: AppCall,
+    pub call: Arc<AppCall>,
     /// Until when it may wait in line.
     pub deadline: Instant,
-    /// Asked right before the dispatch: a timer may have been deleted while its tick waited.
+    /// Asked right before the dispatch: a reminder may have been deleted while it waited.
     pub wanted: Option<Wanted>,
+    /// The timer whose tick it is; asked about at the host that keeps it.
+    pub tick: Option<TickRef>,
 }
 
 /// Whether a turn that has waited is still to be run.
 pub type Wanted = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What the app is asked in a turn. Kept until the turn has ended, since a turn may be dispatched again.
+#[derive(Debug, Clone)]
 pub struct AppCall {
     /// Path and query.
     pub uri: Uri,
@@ -54,15 +64,21 @@ pub struct AppCall {
 
 impl AppCall {
     /// The request to the app: always `PUT`, whatever the caller's verb.
-    fn request(&self, chain: Option<&ReentrancyId>) -> HttpRequest<Bytes> {
-        let mut request = HttpRequest::new(self.body.clone());
+    pub fn into_request(self) -> HttpRequest<Bytes> {
+        let mut request = HttpRequest::new(self.body);
         *request.method_mut() = http::Method::PUT;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(chain) = chain.and_then(|chain| HeaderValue::from_str(chain.as_str()).ok()) {
-            request.headers_mut().insert(REENTRANCY_ID, chain);
-        }
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
         request
+    }
+
+    /// As part of a call chain.
+    fn within(&self, chain: Option<&ReentrancyId>) -> Self {
+        let mut call = self.clone();
+        if let Some(chain) = chain.and_then(|chain| HeaderValue::from_str(chain.as_str()).ok()) {
+            call.headers.insert(REENTRANCY_ID, chain);
+        }
+        call
     }
 
     /// A callback of the runtime itself: a reminder or a timer.
@@ -126,7 +142,7 @@ enum Ended {
 impl Reign {
     /// Runs a turn and returns the app's answer, whatever its status.
     pub async fn turn(self: &Arc<Self>, turn: Arc<Turn>) -> Result<Response<Bytes>, Error> {
-        let config = self.common.host.type_config(&turn.actor.actor_type).ok_or(Error::NoHost)?;
+        let config = self.common.hosts.type_config(&turn.actor).ok_or(Error::NoHost)?;
         let (call, start) = self.admitted(&turn, config).await?;
         let reign = self.clone();
         // Whether or not anybody still listens.
@@ -192,14 +208,22 @@ impl Reign {
     async fn run_turn(self: &Arc<Self>, turn: &Turn, call: CallId, mut start: Start) -> Result<Response<Bytes>, Error> {
         loop {
             let started = Started { reign: self.clone(), turn: Some(start.turn) };
-            let (answer, end) = self.dispatch(turn, &start).await;
+            let dispatched = tokio::select! {
+                biased;
+                () = self.cut.cancelled() => None,
+                dispatched = self.dispatch(turn, &start) => Some(dispatched),
+            };
+            let Some((answer, end)) = dispatched else {
+                started.finish(TurnEnd::Lost);
+                return Err(Error::NotServing(self.id()));
+            };
             match end {
                 Ended::HostRefused => start = self.reopen(call, started).await?,
                 Ended::Over(end) => {
                     started.finish(end);
                     // A reply is released only by an owner: a later one may have run a turn that this one misses.
-                    return match (answer, self.tenure.check()) {
-                        (Ok(_), Err(_)) => Err(Error::Unknown("the partition has changed its owner")),
+                    return match (answer, self.tenure.confirmed(CONFIRM).await) {
+                        (Ok(_), Err(_)) => Err(Error::Unknown("the partition has changed its owner".into())),
                         (answer, _) => answer,
                     };
                 }
@@ -216,28 +240,47 @@ impl Reign {
         if let Err(over) = self.tenure.check() {
             return (Err(over.into()), not_dispatched);
         }
+        let Some(host) = self.host_of(turn, start) else { return (Err(Error::NoHost), not_dispatched) };
         let dispatch = TurnDispatch {
             token: self.table.lock().mailboxes.token(start.activation),
             opens: start.opens,
             chain: start.chain.clone(),
             idle_deadline: start.idle_deadline,
-            request: turn.call.request(start.chain.as_ref()),
+            session: None,
+            tick: turn.tick.clone(),
+            call: turn.call.within(start.chain.as_ref()),
         };
-        match self.common.host.dispatch(&turn.actor, dispatch).await {
+        match self.common.hosts.dispatch(host, &turn.actor, dispatch, &|| self.tenure.check().is_ok()).await {
             Ok(response) => (Ok(response), Ended::Over(TurnEnd::Done)),
             Err(host::Error::NotActive | host::Error::Fenced) => (Err(Error::Fenced), Ended::HostRefused),
+            Err(host::Error::Unwanted) => (Err(Error::Unwanted), not_dispatched),
+            Err(host::Error::Lapsed) => {
+                (Err(Error::App(AppError::NotSent(host::Error::Lapsed.to_string()))), not_dispatched)
+            }
             Err(host::Error::Full) => (Err(Refusal::TooManyActivations.into()), not_dispatched),
             Err(host::Error::App(error)) => {
                 let end = match &error {
-                    AppError::NotInitialized | AppError::Unhealthy | AppError::NotSent(_) | AppError::Invalid(_) => {
-                        TurnEnd::NotDispatched
-                    }
+                    AppError::NotInitialized
+                    | AppError::Unhealthy
+                    | AppError::NotSent(_)
+                    | AppError::Forbidden
+                    | AppError::Invalid(_) => TurnEnd::NotDispatched,
                     AppError::Lost(_) | AppError::TimedOut(_) => TurnEnd::Lost,
                     AppError::TooLarge { .. } => TurnEnd::Done,
                 };
                 (Err(Error::App(error)), Ended::Over(end))
             }
         }
+    }
+
+    /// Where the turn's activation lives; a new one is given its host here.
+    fn host_of(&self, turn: &Turn, start: &Start) -> Option<NodeId> {
+        if let Some(host) = start.host {
+            return Some(host);
+        }
+        let host = self.common.hosts.choose(&turn.actor)?;
+        self.table.lock().mailboxes.assign_host(start.turn, host);
+        Some(host)
     }
 
     /// The guard refused the activation: the same call again, before all others, under another one.
@@ -265,14 +308,28 @@ impl Reign {
     pub(super) fn spawn_deactivation(self: &Arc<Self>, deactivation: Deactivation) {
         let reign = self.clone();
         self.common.tasks.spawn(Kind::Work, "deactivate", async move {
-            let Deactivation { actor, turn, activation, reason, .. } = deactivation;
+            let Deactivation { actor, turn, activation, host, reason } = deactivation;
             let started = Started { reign: reign.clone(), turn: Some(turn) };
             let token = reign.table.lock().mailboxes.token(activation);
             tracing::debug!(%actor, ?reason, "deactivate");
-            // Without an answer the instance stays sealed at the guard, which removes it before the next dispatch.
-            reign.common.host.deactivate(&actor, token).await;
+            if let Some(host) = host {
+                reign.close_at(host, &actor, token).await;
+            }
             started.finish(TurnEnd::Done);
         });
+    }
+
+    /// Ends an activation at its host. One that does not answer is waited for until its lease of this owner is over: then
+    /// it dispatches nothing any more, and removes the instance before it is used again.
+    async fn close_at(&self, host: NodeId, actor: &ActorKey, token: FencingToken) {
+        while self.common.hosts.deactivate(host, actor, token).await == Closing::Silent {
+            let silent = self.table.lock().answers.silent_from(host);
+            let wait = silent.saturating_since(clock::monotonic());
+            if wait.is_zero() || self.is_over() {
+                return;
+            }
+            tokio::time::sleep(wait.min(CLOSE_AGAIN)).await;
+        }
     }
 
     /// Takes the actor's turn for a write from outside its app: its instance is removed first, and the activation ends.
@@ -286,24 +343,31 @@ impl Reign {
     where
         F: Future<Output = Result<(), Error>> + Send,
     {
-        let call = AppCall { uri: Uri::default(), headers: HeaderMap::new(), body: Bytes::new() };
-        let turn =
-            Turn { actor: actor.clone(), kind: RequestKind::Exclusive, chain: None, call, deadline, wanted: None };
-        let config = self.common.host.type_config(&actor.actor_type).unwrap_or_default();
+        let call = Arc::new(AppCall { uri: Uri::default(), headers: HeaderMap::new(), body: Bytes::new() });
+        let turn = Turn {
+            actor: actor.clone(),
+            kind: RequestKind::Exclusive,
+            chain: None,
+            call,
+            deadline,
+            wanted: None,
+            tick: None,
+        };
+        let config = self.common.hosts.type_config(actor).unwrap_or_default();
         let (_call, start) = self.admitted(&turn, config).await?;
         let (reply, answer) = oneshot::channel();
         let (reign, actor) = (self.clone(), turn.actor);
         self.common.tasks.spawn(Kind::Work, "exclusive", async move {
             let started = Started { reign: reign.clone(), turn: Some(start.turn) };
-            if !start.opens {
+            if let (false, Some(host)) = (start.opens, start.host) {
                 let token = reign.table.lock().mailboxes.token(start.activation);
-                reign.common.host.deactivate(&actor, token).await;
+                reign.close_at(host, &actor, token).await;
             }
             let result = write(reign.clone()).await;
             started.finish(TurnEnd::Done);
             let _ = reply.send(result);
         });
-        answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended")))
+        answer.await.unwrap_or(Err(Error::Unknown("the turn's task has ended".into())))
     }
 
     /// The node stops: nothing else starts, waiting calls are told to look elsewhere, and every activation ends, those
@@ -345,11 +409,7 @@ impl Table {
         if turn.chain.is_none() && self.mailboxes.counts().running >= turns {
             return (Admission::Refused(Refusal::TooManyWaiting), call, granted);
         }
-        let reentrancy = config.reentrancy;
-        let config = MailboxConfig {
-            idle_timeout: config.idle_timeout,
-            reentrancy: mailbox::Reentrancy { enabled: reentrancy.enabled, max_depth: reentrancy.max_stack_depth },
-        };
+        let config = mailbox_config(config);
         let request = Request { actor: &turn.actor, call, kind: turn.kind, chain: turn.chain.as_ref(), config };
         let fresh = || ReentrancyId::from(uuid::Uuid::new_v4().to_string());
         let admission = self.mailboxes.admit(clock::monotonic(), request, fresh);

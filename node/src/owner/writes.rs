@@ -11,26 +11,18 @@ use callboard_types::{ActorKey, FencingToken, Timestamp, WriteNumber};
 
 use super::{Error, Reign};
 use crate::clock;
-use crate::host::order::Turnstile;
 
 /// Between two proposals of a command that certainly was not proposed.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(20);
 
 /// A command before it is one.
 pub struct Write {
-    /// Who writes; `None`: the node itself, or somebody outside any activation.
-    pub author: Option<Author>,
+    /// The activation in whose name an app writes, and the number of the write in it; `None`: the node itself, or somebody
+    /// outside any activation.
+    pub author: Option<(FencingToken, WriteNumber)>,
     pub ops: Vec<ActorOp>,
     /// The wall clock by which relative times were made absolute.
     pub now: Timestamp,
-}
-
-/// The activation in whose name an app writes, and its place in the order of that activation's writes.
-pub struct Author {
-    pub token: FencingToken,
-    pub number: WriteNumber,
-    /// Held until the command has an answer.
-    pub turnstile: Turnstile,
 }
 
 /// A write that has been announced to the mailbox. Dropped unresolved, which only a panic does, its outcome is unknown.
@@ -60,9 +52,13 @@ impl Reign {
     /// epoch, and the actor gets no turn while the outcome is open.
     pub async fn commit(self: &Arc<Self>, actor: &ActorKey, write: Write) -> Result<(), Error> {
         let announced = match &write.author {
-            Some(author) if author.token.epoch != self.tenure.epoch() => return Err(Error::Fenced),
-            Some(_) => {
-                self.table.lock().mailboxes.write_started(actor)?;
+            Some((token, _)) if token.epoch != self.tenure.epoch() => return Err(Error::Fenced),
+            Some((token, _)) => {
+                let mut table = self.table.lock();
+                if !table.mailboxes.is_current(actor, token.activation) {
+                    return Err(Error::Fenced);
+                }
+                table.mailboxes.write_started(actor)?;
                 Some(Announced { reign: self.clone(), actor: actor.clone(), resolved: false })
             }
             None => None,
@@ -70,14 +66,12 @@ impl Reign {
         let (reign, actor) = (self.clone(), actor.clone());
         let command = async move {
             let Write { author, ops, now } = write;
-            let number = author.as_ref().map(|author| (author.token.activation, author.number));
+            let number = author.map(|(token, number)| (token.activation, number));
             let result =
                 reign.propose(ActorCommand { epoch: reign.tenure.epoch(), actor, write: number, now, ops }).await;
             if let Some(announced) = announced {
                 announced.resolve(outcome(&result));
             }
-            // Only then may the activation's next write be numbered.
-            drop(author);
             result
         };
         self.common.tasks.carry("commit", command).await
@@ -92,13 +86,13 @@ impl Reign {
                 Ok(Response::Done) => return Ok(()),
                 Ok(Response::Fenced { .. }) => return Err(Error::Fenced),
                 Ok(Response::Rejected(rejection)) => return Err(rejection.into()),
-                Ok(Response::Claimed { .. }) => return Err(Error::Unknown("the log answered another command")),
-                Err(ProposeError::NotReady(_)) if clock::monotonic() < deadline => {
+                Ok(Response::Claimed { .. }) => return Err(Error::Unknown("the log answered another command".into())),
+                Err(ProposeError::NotReady { .. }) if clock::monotonic() < deadline => {
                     tokio::time::sleep(PROPOSE_AGAIN).await;
                 }
-                Err(ProposeError::NotReady(_)) => return Err(Error::NotServing(self.id())),
-                Err(ProposeError::Unknown) => return Err(Error::Unknown("no answer from the partition's log")),
-                Err(ProposeError::Stopped(_)) => return Err(Error::Unknown("the partition's log has stopped")),
+                Err(ProposeError::NotReady { .. }) => return Err(Error::NotServing(self.id())),
+                Err(ProposeError::Unknown) => return Err(Error::Unknown("no answer from the partition's log".into())),
+                Err(ProposeError::Stopped(_)) => return Err(Error::Unknown("the partition's log has stopped".into())),
             }
         }
     }
@@ -125,6 +119,7 @@ fn outcome(result: &Result<(), Error>) -> WriteOutcome {
             | Error::NoTurn(_)
             | Error::App(_)
             | Error::Unwanted
+            | Error::TooManyReminders(_)
             | Error::Storage(_),
         ) => WriteOutcome::Unknown,
     }

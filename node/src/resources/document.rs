@@ -22,6 +22,15 @@ pub struct Document {
     spec: serde_yaml_ng::Value,
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
+    #[serde(default)]
+    auth: Option<Auth>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Auth {
+    #[serde(default)]
+    secret_store: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -39,9 +48,23 @@ pub struct Value {
     #[serde(default)]
     value: Option<serde_yaml_ng::Value>,
     #[serde(default)]
-    secret_key_ref: Option<serde_yaml_ng::Value>,
+    secret_key_ref: Option<SecretKeyRef>,
     #[serde(default)]
     env_ref: Option<String>,
+}
+
+/// A secret of a store, and which of its texts; without `key` the one of the secret's own name.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SecretKeyRef {
+    pub name: String,
+    #[serde(default)]
+    key: String,
+}
+
+impl SecretKeyRef {
+    pub fn key(&self) -> &str {
+        if self.key.is_empty() { &self.name } else { &self.key }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -114,6 +137,16 @@ impl Document {
         !elsewhere && (scoped.is_empty() || scoped.iter().any(|app| app == reader.app_id))
     }
 
+    /// `spec.type`, of a component.
+    pub(super) fn spec_type(&self) -> Option<&str> {
+        self.spec.get("type")?.as_str()
+    }
+
+    /// The store that its secrets are in.
+    pub(super) fn secret_store(&self) -> Option<&str> {
+        self.auth.as_ref().map(|auth| auth.secret_store.as_str()).filter(|name| !name.is_empty())
+    }
+
     pub(super) fn spec<T: DeserializeOwned>(self) -> Result<T, String> {
         let spec = if self.spec.is_null() { serde_yaml_ng::Mapping::new().into() } else { self.spec };
         serde_yaml_ng::from_value(spec).map_err(|error| error.to_string())
@@ -121,13 +154,18 @@ impl Document {
 }
 
 impl Value {
-    /// The text, if one can be had. A scalar that is no string counts as it is written.
+    /// The secret that it stands for.
+    pub fn secret(&self) -> Option<&SecretKeyRef> {
+        self.secret_key_ref.as_ref()
+    }
+
+    /// The text, if it is given in place or by the environment. A scalar that is no string counts as it is written.
     pub fn text(&self, env: EnvVars) -> Result<Option<String>, String> {
         if self.secret_key_ref.is_some() {
-            return Err("secretKeyRef is not supported: there are no secret stores; use value or envRef".to_owned());
+            return Err("a secretKeyRef has no meaning here".to_owned());
         }
         if let Some(name) = &self.env_ref {
-            if name == "APP_API_TOKEN" || name.starts_with("DAPR_") {
+            if !may_be_read(name) {
                 return Err(format!("envRef may not name {name}"));
             }
             return Ok(Some(env(name).unwrap_or_default()));
@@ -145,14 +183,22 @@ impl Value {
     }
 }
 
+/// Whether a resource may take this variable of the environment: the tokens of the node are not its to use.
+pub(super) fn may_be_read(variable: &str) -> bool {
+    variable != "APP_API_TOKEN" && !variable.starts_with("DAPR_")
+}
+
 impl ComponentSpec {
+    /// A setting of the component.
+    pub(super) fn setting(&self, name: &str, env: EnvVars) -> Result<Option<String>, String> {
+        let item = self.metadata.iter().flatten().find(|item| item.name.eq_ignore_ascii_case(name));
+        item.map_or(Ok(None), |item| item.value.text(env))
+    }
+
     /// Whether it asks to be the actor state store.
     pub(super) fn is_actor_store(&self, env: EnvVars) -> bool {
-        let marked = |item: &NameValue| {
-            item.name.eq_ignore_ascii_case("actorStateStore")
-                && item.value.text(env).ok().flatten().is_some_and(|text| is_truthy(&text))
-        };
-        self.kind.starts_with("state.") && self.metadata.iter().flatten().any(marked)
+        let mark = self.setting("actorStateStore", env).ok().flatten();
+        self.kind.starts_with("state.") && mark.is_some_and(|mark| is_truthy(&mark))
     }
 }
 

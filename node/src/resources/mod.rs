@@ -1,18 +1,20 @@
 //! YAML resources and Configuration files: what of Dapr's files has a meaning here.
 //!
 //! Read once, at start. An HTTPEndpoint becomes a name that invocations may use. A Component that is marked as the
-//! actor state store stands for the built-in store and is shown under its name; every other Component, and every kind
-//! that is not known, is named in the log and ignored, since the public demo folders are full of Redis and Kafka files.
-//! A Resiliency is known by name only. A Configuration contributes its features.
+//! actor state store stands for the built-in store and is shown under its name; one that is a local secret store gives
+//! HTTPEndpoints their secrets, wherever it stands; every other Component, and every kind that is not known, is named in
+//! the log and ignored, since the public demo folders are full of Redis and Kafka files. A Resiliency is known by name
+//! only. A Configuration contributes its features.
 //!
 //! A resource is skipped when its scopes name other apps, or when its namespace and the node's are both set and differ.
 //! Two resources of one kind and name, an unreadable folder and a broken Configuration are errors; a broken document
 //! in a resource folder is reported and skipped, as the reference does.
 //!
-//! Deliberately absent: hot reload, and secret stores: a `secretKeyRef` is reported and its resource skipped.
+//! Deliberately absent: hot reload, and secret stores that are reached over the network (`secrets`).
 
 mod document;
 mod endpoint;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 pub use document::{Document, EnvVars, NameValue, Value, is_truthy};
 pub use endpoint::HttpEndpoint;
+use secrets::Secrets;
 
 /// What the resource files said.
 #[derive(Debug, Default)]
@@ -63,14 +66,14 @@ pub struct Reader<'a> {
 impl Resources {
     /// Reads all resource folders and Configuration files.
     pub fn load(folders: &[PathBuf], configurations: &[PathBuf], reader: Reader<'_>) -> Result<Self, Error> {
-        let mut resources = Resources::default();
-        let mut seen = BTreeSet::new();
+        let mut found = Found::default();
         for folder in folders {
             for path in yaml_files(folder)? {
                 let text = std::fs::read_to_string(&path).map_err(|why| Error::Read { path: path.clone(), why })?;
-                resources.take_file(&text, &path, reader, &mut seen)?;
+                found.take_file(&text, &path, reader)?;
             }
         }
+        let mut resources = Resources::of(found, reader, &|path| std::fs::read_to_string(path));
         resources.features = features(configurations, reader.env)?;
         Ok(resources)
     }
@@ -79,54 +82,39 @@ impl Resources {
         self.endpoints.iter().find(|endpoint| endpoint.name == name)
     }
 
-    fn take_file(
-        &mut self,
-        text: &str,
-        path: &Path,
-        reader: Reader<'_>,
-        seen: &mut BTreeSet<(String, String)>,
-    ) -> Result<(), Error> {
-        for document in document::split(text) {
-            let document = match Document::parse(document) {
-                Ok(Some(document)) => document,
-                Ok(None) => continue,
-                Err(why) => {
-                    tracing::warn!(path = %path.display(), why, "a resource is not valid and is skipped");
-                    continue;
-                }
-            };
-            if !document.is_for(reader) {
-                tracing::debug!(kind = document.kind, name = document.metadata.name, "a resource of others is skipped");
-                continue;
-            }
-            let key = (document.kind.clone(), document.metadata.name.clone());
-            if !seen.insert(key.clone()) {
-                return Err(Error::Duplicate { kind: key.0, name: key.1, path: path.to_owned() });
-            }
-            self.take(document, path, reader);
+    /// `read` gives the file of a secret store.
+    fn of(found: Found, reader: Reader<'_>, read: secrets::Read<'_>) -> Self {
+        let mut resources = Resources::default();
+        let (stores, others): (Vec<_>, Vec<_>) =
+            found.documents.into_iter().partition(|(_, one)| secrets::is_store(one));
+        let mut secrets = Secrets::default();
+        for (path, document) in stores {
+            let (kind, name) = (document.kind.clone(), document.metadata.name.clone());
+            reported(secrets.take(document, reader.env, read), &path, &kind, &name);
         }
-        Ok(())
+        for (path, document) in others {
+            let (kind, name) = (document.kind.clone(), document.metadata.name.clone());
+            reported(resources.take(document, reader, &secrets), &path, &kind, &name);
+        }
+        resources
     }
 
-    fn take(&mut self, document: Document, path: &Path, reader: Reader<'_>) {
-        let (kind, name) = (document.kind.clone(), document.metadata.name.clone());
-        let taken = match kind.as_str() {
-            "HTTPEndpoint" => HttpEndpoint::from_document(document, reader.env)
+    fn take(&mut self, document: Document, reader: Reader<'_>, secrets: &Secrets) -> Result<(), String> {
+        let name = document.metadata.name.clone();
+        match document.kind.as_str() {
+            "HTTPEndpoint" => HttpEndpoint::from_document(document, reader.env, secrets)
                 .map(|endpoint| self.endpoints.push(Arc::new(endpoint))),
             "Component" => self.take_component(document, reader.env),
             "Resiliency" => {
                 tracing::warn!(name, "Resiliency policies are not applied: calls use the built-in retries");
-                self.resiliencies.push(name.clone());
+                self.resiliencies.push(name);
                 Ok(())
             }
             "Configuration" => {
                 tracing::debug!(name, "a Configuration in a resource folder counts only when --config names it");
                 Ok(())
             }
-            _ => Err(format!("resources of kind {kind} are not known here")),
-        };
-        if let Err(why) = taken {
-            tracing::warn!(path = %path.display(), kind, name, "the resource is ignored: {why}");
+            kind => Err(format!("resources of kind {kind} are not known here")),
         }
     }
 
@@ -142,6 +130,46 @@ impl Resources {
         tracing::info!(name, kind = component.kind, "the component stands for the built-in actor state store");
         self.actor_store = Some(Component { name, kind: component.kind, version: component.version });
         Ok(())
+    }
+}
+
+/// The documents that are meant for the reader, each with its file.
+#[derive(Default)]
+struct Found {
+    documents: Vec<(PathBuf, Document)>,
+    /// Kinds and names.
+    names: BTreeSet<(String, String)>,
+}
+
+impl Found {
+    fn take_file(&mut self, text: &str, path: &Path, reader: Reader<'_>) -> Result<(), Error> {
+        for document in document::split(text) {
+            let document = match Document::parse(document) {
+                Ok(Some(document)) => document,
+                Ok(None) => continue,
+                Err(why) => {
+                    tracing::warn!(path = %path.display(), why, "a resource is not valid and is skipped");
+                    continue;
+                }
+            };
+            if !document.is_for(reader) {
+                tracing::debug!(kind = document.kind, name = document.metadata.name, "a resource of others is skipped");
+                continue;
+            }
+            let key = (document.kind.clone(), document.metadata.name.clone());
+            if !self.names.insert(key.clone()) {
+                return Err(Error::Duplicate { kind: key.0, name: key.1, path: path.to_owned() });
+            }
+            self.documents.push((path.to_owned(), document));
+        }
+        Ok(())
+    }
+}
+
+/// Says which resource has no effect, and why.
+fn reported(taken: Result<(), String>, path: &Path, kind: &str, name: &str) {
+    if let Err(why) = taken {
+        tracing::warn!(path = %path.display(), kind, name, "the resource is ignored: {why}");
     }
 }
 
@@ -191,9 +219,12 @@ fn features(configurations: &[PathBuf], env: EnvVars) -> Result<Vec<String>, Err
 pub fn fuzz_resources(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let reader = Reader { app_id: "app", namespace: Some("default"), env: |name| Some(format!("<{name}>")) };
-    let mut resources = Resources::default();
+    let mut found = Found::default();
     // A duplicate ends the file: what stands before it is taken all the same.
-    let _ = resources.take_file(&text, Path::new("fuzz.yaml"), reader, &mut BTreeSet::new());
+    let _ = found.take_file(&text, Path::new("fuzz.yaml"), reader);
+    // A secret store's file is what follows the last document, as the input has it.
+    let file = document::split(&text).last().map(|last| (*last).to_owned()).unwrap_or_default();
+    let resources = Resources::of(found, reader, &|_| Ok(file.clone()));
     for endpoint in &resources.endpoints {
         assert!(resources.endpoint(&endpoint.name).is_some_and(|found| Arc::ptr_eq(found, endpoint)));
         assert!(crate::invoke::target::is_url(&endpoint.base_url) && !endpoint.base_url.ends_with('/'));

@@ -6,6 +6,8 @@ fn env(name: &str) -> Option<String> {
     match name {
         "TOKEN" => Some("t0k3n".to_owned()),
         "FEATURE" => Some("Expanded".to_owned()),
+        "APP_API_TOKEN" | "DAPR_API_TOKEN" => Some("of the node".to_owned()),
+        "EMPTY" => Some(String::new()),
         _ => None,
     }
 }
@@ -78,10 +80,106 @@ fn one_kind_and_name_twice_is_an_error() {
     assert!(matches!(error, Error::Duplicate { .. }), "{error}");
 }
 
+fn secret_store(name: &str, kind: &str, settings: &str) -> String {
+    format!("kind: Component\nmetadata:\n  name: {name}\nspec:\n  type: secretstores.{kind}\n  metadata: {settings}\n")
+}
+
+/// An endpoint with one header by reference, of the store `s`, and before its store.
+fn header_of(reference: &str, store: &str) -> Arc<HttpEndpoint> {
+    let endpoint = ENDPOINT.replace("value: text/plain", &format!("secretKeyRef: {reference}"));
+    let text = format!("{endpoint}auth:\n  secretStore: s\n---\n{store}");
+    load(&text).unwrap().endpoint("github").expect("known, whatever it lacks").clone()
+}
+
+fn accept(endpoint: &HttpEndpoint) -> Option<&str> {
+    let found = endpoint.headers.iter().find(|(name, _)| name == "accept");
+    found.map(|(_, value)| value.to_str().unwrap()).filter(|value| !value.is_empty())
+}
+
 #[test]
-fn a_secret_reference_skips_its_resource() {
-    let text = ENDPOINT.replace("value: text/plain", "secretKeyRef: {name: s, key: k}");
-    assert_eq!(load(&text).unwrap().endpoints.len(), 0);
+fn a_secret_of_the_environment_is_its_variable() {
+    let store = secret_store("s", "local.env", "[]");
+    for reference in ["{name: TOKEN}", "{name: TOKEN, key: TOKEN}"] {
+        let endpoint = header_of(reference, &store);
+        assert_eq!((accept(&endpoint), endpoint.lacks.as_deref()), (Some("t0k3n"), None), "{reference}");
+    }
+    let prefixed = secret_store("s", "local.env", "[{name: Prefix, value: TO}]");
+    assert_eq!(accept(&header_of("{name: KEN}", &prefixed)), Some("t0k3n"));
+    // No variable, an empty one, another key, and the node's own tokens, by a prefix too.
+    let dapr = secret_store("s", "local.env", "[{name: prefix, value: DAPR_}]");
+    for (reference, store) in [
+        ("{name: NONE}", &store),
+        ("{name: EMPTY}", &store),
+        ("{name: TOKEN, key: other}", &store),
+        ("{name: APP_API_TOKEN}", &store),
+        ("{name: DAPR_API_TOKEN}", &store),
+        ("{name: API_TOKEN}", &dapr),
+    ] {
+        let endpoint = header_of(reference, store);
+        assert_eq!(accept(&endpoint), None, "{reference}");
+        let lacks = endpoint.lacks.as_deref().expect(reference);
+        assert!(lacks.starts_with("header \"Accept\": secret ") && !lacks.contains("of the node"), "{lacks}");
+    }
+}
+
+#[test]
+fn a_secret_of_a_file_is_found_by_the_way_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets.json");
+    std::fs::write(&path, r#"{"plain": "p", "n": 7, "redis": {"user": "u", "deep": [{"key": "d"}]}, "none": null}"#)
+        .unwrap();
+    let path = path.display();
+    let store = |more: &str| secret_store("s", "local.file", &format!("[{{name: secretsFile, value: {path}}}{more}]"));
+    let separated = store(", {name: nestedSeparator, value: /}");
+    let multi = store(", {name: multiValued, value: \"true\"}");
+    for (reference, store, expected) in [
+        ("{name: plain, key: plain}", &store(""), Some("p")),
+        ("{name: n}", &store(""), Some("7")),
+        ("{name: 'redis:user'}", &store(""), Some("u")),
+        ("{name: 'redis:deep:0:key'}", &store(""), Some("d")),
+        ("{name: redis, key: user}", &store(""), None),
+        ("{name: none}", &store(""), None),
+        ("{name: redis/user}", &separated, Some("u")),
+        ("{name: plain}", &multi, Some("p")),
+        ("{name: redis, key: user}", &multi, Some("u")),
+        ("{name: redis, key: 'deep:0:key'}", &multi, Some("d")),
+        ("{name: 'redis:user'}", &multi, None),
+        ("{name: redis}", &multi, None),
+    ] {
+        let endpoint = header_of(reference, store);
+        assert_eq!(accept(&endpoint), expected, "{reference} of {store}");
+        assert_eq!(endpoint.lacks.is_none(), expected.is_some(), "{reference} of {store}");
+    }
+}
+
+#[test]
+fn an_endpoint_whose_store_is_of_no_use_says_why() {
+    for (store, why) in [
+        (secret_store("other", "local.env", "[]"), "there is no secret store \"s\""),
+        (secret_store("s", "hashicorp.vault", "[]"), "secretstores.hashicorp.vault are not known here"),
+        (secret_store("s", "local.file", "[]"), "secretsFile is missing"),
+        (secret_store("s", "local.file", "[{name: secretsFile, value: /does/not/exist}]"), "read /does/not/exist"),
+        (secret_store("s", "local.file", "[{name: secretsFile, secretKeyRef: {name: x}}]"), "has no meaning here"),
+    ] {
+        let lacks = header_of("{name: TOKEN}", &store).lacks.clone().expect(why);
+        assert!(lacks.contains(why), "{lacks}");
+    }
+    let text = ENDPOINT.replace("value: text/plain", "secretKeyRef: {name: TOKEN}");
+    let lacks = load(&text).unwrap().endpoints[0].lacks.clone();
+    assert!(lacks.expect("no store").contains("names no auth.secretStore"));
+}
+
+#[test]
+fn tls_material_may_be_secret_and_is_not_used_in_part() {
+    let reference = "  clientTLS:\n    rootCA:\n      secretKeyRef: {name: TOKEN}\n    privateKey:\n      value: k\nauth: {secretStore: s}\n---\n";
+    let text = format!("{ENDPOINT}{reference}{}", secret_store("s", "local.env", "[]"));
+    assert_eq!(load(&text).unwrap().endpoints.len(), 0, "t0k3n is no certificate");
+    let text = text.replace("name: TOKEN}", "name: NONE}");
+    let endpoint = load(&text).unwrap().endpoints[0].clone();
+    assert!(
+        endpoint.lacks.as_deref().is_some_and(|lacks| lacks.starts_with("clientTLS.rootCA: secret ")),
+        "{endpoint:?}"
+    );
 }
 
 #[test]

@@ -1,3 +1,4 @@
-//! What the node tells about itself: trace context.
+//! What the node tells about itself: trace context, and times counted by their length.
 
+pub mod histogram;
 pub mod trace;

@@ -7,9 +7,11 @@
 pub mod epoch;
 pub mod error;
 pub mod ids;
+pub mod policy;
 pub mod time;
 
 pub use epoch::{Activation, Epoch, FencingToken, WriteNumber};
 pub use error::Class;
 pub use ids::{ActorKey, ClusterId, GroupId, NodeId, PartitionId, ReplicaId};
+pub use policy::FailurePolicy;
 pub use time::Timestamp;

@@ -1,12 +1,14 @@
 //! A partition's commands, and the parts of them that are stored as rows too.
 
-use callboard_machine::partition::{
-    ActorCommand, ActorOp, Claim, Command, FailurePolicy, Rejection, ReminderSpec, Response,
-};
+use callboard_machine::partition::{ActorCommand, ActorOp, Claim, Command, Rejection, ReminderSpec, Response};
 use callboard_proto::disk;
-use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
+use callboard_types::{Activation, ActorKey, Epoch, FailurePolicy, NodeId, ReplicaId, Timestamp, WriteNumber};
 
-use super::{FromDisk, Invalid, ReadAs, ToDisk, need};
+use super::{FromDisk, Invalid, ReadAs, ToDisk, need, stores};
+
+stores! {
+    ActorCommand => ActorCommand,
+}
 
 pub fn micros(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::as_micros)

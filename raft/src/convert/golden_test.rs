@@ -7,15 +7,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_machine::meta::{MetaCommand, MetaRow, NodeRecord, PartitionRecord, Placement, Role, Settings};
 use callboard_machine::partition::{
-    ActorCommand, ActorOp, Claim, Command, DroppedFiring, FailurePolicy, LastWrite, Ownership, Rejection, Reminder,
-    ReminderSpec, Response,
+    ActorCommand, ActorOp, Claim, Command, DroppedFiring, LastWrite, Ownership, Rejection, Reminder, ReminderSpec,
+    Response,
 };
 use callboard_storage::Table;
-use callboard_types::{Activation, ActorKey, ClusterId, Epoch, NodeId, PartitionId, ReplicaId, Timestamp, WriteNumber};
+use callboard_types::{
+    Activation, ActorKey, ClusterId, Epoch, FailurePolicy, GroupId, NodeId, PartitionId, ReplicaId, Timestamp,
+    WriteNumber,
+};
 use proptest::prelude::*;
 
 use super::{
-    Chunk, ClockRecord, DroppedCount, ReplicaRecord, Storable, decode_meta_row, encode_meta_key, encode_meta_row,
+    Chunk, ClockRecord, DroppedCount, MetaCopyRecord, ReplicaRecord, Storable, decode_meta_row, encode_meta_key,
+    encode_meta_row,
 };
 use crate::type_config::{
     Entry, LeaderId, LogId, Member, Membership, Payload, Proposal, StoredMembership, Vote, log_id,
@@ -66,11 +70,20 @@ fn settings() -> Settings {
 }
 
 fn node() -> NodeRecord {
-    NodeRecord { name: "n".into(), role: Role::Storage, zone: "z".into(), incarnation: 4 }
+    let (address, leaving) = (String::new(), false);
+    NodeRecord { name: "n".into(), role: Role::Storage, zone: "z".into(), incarnation: 4, address, leaving }
+}
+
+fn leaving_node() -> NodeRecord {
+    NodeRecord { address: "10.0.0.7:50002".into(), leaving: true, ..node() }
 }
 
 fn placement() -> Placement {
-    Placement { node: NodeId(7), replica: ReplicaId(3) }
+    Placement { node: NodeId(7), replica: ReplicaId(3), learner: false }
+}
+
+fn learner() -> Placement {
+    Placement { node: NodeId(8), replica: ReplicaId(4), learner: true }
 }
 
 fn every_op() -> Vec<ActorOp> {
@@ -111,6 +124,11 @@ fn every_meta_command() -> Vec<MetaCommand> {
         MetaCommand::Place { partition: PartitionId(2), version: 1, replicas: vec![placement()] },
         MetaCommand::RegisterTypes { namespace: "d".into(), app_id: "zoo".into(), types: vec!["cat".into()] },
         MetaCommand::GroupInitialized { partition: PartitionId(2) },
+        MetaCommand::PutNode { node: NodeId(7), record: leaving_node() },
+        MetaCommand::PlaceMeta { version: 2, replicas: vec![placement(), learner()] },
+        MetaCommand::Settled { group: GroupId::Partition(PartitionId(2)), version: 1 },
+        MetaCommand::Settled { group: GroupId::Meta, version: 1 },
+        MetaCommand::RaiseGeneration { generation: 3 },
     ]
 }
 
@@ -121,12 +139,23 @@ fn every_payload() -> Vec<Payload> {
 }
 
 fn every_meta_row() -> Vec<MetaRow> {
-    let record = PartitionRecord { version: 5, replicas: vec![placement()], initialized: true };
+    let record = PartitionRecord { version: 5, replicas: vec![placement()], initialized: true, settled: 0 };
+    let moving = PartitionRecord { replicas: vec![placement(), learner()], settled: 4, ..record.clone() };
+    let cluster = |generation| MetaRow::Cluster {
+        cluster: ClusterId(u128::MAX - 1),
+        settings: settings(),
+        next_replica: 17,
+        generation,
+    };
     vec![
-        MetaRow::Cluster { cluster: ClusterId(u128::MAX - 1), settings: settings(), next_replica: 17 },
+        cluster(0),
         MetaRow::Node(NodeId(7), node()),
         MetaRow::Partition(PartitionId(2), record),
         MetaRow::Type { namespace: "d".into(), actor_type: "cat".into(), app_id: "zoo".into() },
+        cluster(3),
+        MetaRow::Node(NodeId(7), leaving_node()),
+        MetaRow::Partition(PartitionId(2), moving.clone()),
+        MetaRow::Meta(moving),
     ]
 }
 
@@ -154,7 +183,8 @@ fn add_raft(records: &mut Records) {
     records.add("vote", &Vote { leader_id: LeaderId { term: 3, voted_for: 1 }, committed: true });
     records.add("membership", &StoredMembership::new(Some(log_id(3, 300)), membership()));
     records.add("no membership", &StoredMembership::default());
-    records.add("replica", &ReplicaRecord { replica: 3, incarnation: 5 });
+    records.add("replica", &ReplicaRecord { replica: 3, incarnation: 5, dropped: false });
+    records.add("dropped replica", &ReplicaRecord { replica: 3, incarnation: 5, dropped: true });
 }
 
 fn add_partition(records: &mut Records) {
@@ -197,6 +227,7 @@ fn add_meta(records: &mut Records) {
         records.line(&format!("meta key {table}"), &name);
         records.line(&format!("meta row {table}"), &value);
     }
+    records.add("meta copy", &MetaCopyRecord { incarnation: 6 });
 }
 
 fn add_snapshot(records: &mut Records) {
@@ -231,7 +262,7 @@ fn a_record_without_what_it_needs_is_refused() {
     assert!(DroppedFiring::decode(&empty).is_err());
     assert!(LastWrite::decode(&empty).is_err());
     assert!(StoredMembership::decode(&empty).is_err());
-    assert!((1..=3).all(|table| decode_meta_row(table, &empty).is_err()));
+    assert!([1, 2, 3, 5].into_iter().all(|table| decode_meta_row(table, &empty).is_err()));
     assert!(decode_meta_row(9, &empty).is_err());
 }
 

@@ -7,14 +7,19 @@ use bytes::{BufMut, Bytes};
 use callboard_machine::meta::{MetaCommand, MetaKey, MetaRow, NodeRecord, PartitionRecord, Placement, Role, Settings};
 use callboard_proto::disk;
 use callboard_storage::Error;
-use callboard_types::{ClusterId, NodeId, PartitionId, ReplicaId, Timestamp};
+use callboard_types::{ClusterId, GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
 
-use super::{FromDisk, Invalid, ReadAs, Stored, ToDisk, corrupt, need};
+use super::{FromDisk, Invalid, ReadAs, Stored, ToDisk, corrupt, need, stores};
+
+stores! {
+    MetaCommand => MetaCommand,
+}
 
 const CLUSTER: u8 = 1;
 const NODE: u8 = 2;
 const PARTITION: u8 = 3;
 const TYPE: u8 = 4;
+const META_GROUP: u8 = 5;
 
 /// The table of a row and its name in there.
 pub fn encode_key(key: &MetaKey) -> (u8, Bytes) {
@@ -30,6 +35,7 @@ pub fn encode_key(key: &MetaKey) -> (u8, Bytes) {
             name.put_slice(actor_type.as_bytes());
             (TYPE, name.into())
         }
+        MetaKey::Meta => (META_GROUP, Bytes::new()),
     }
 }
 
@@ -37,10 +43,11 @@ pub fn encode_key(key: &MetaKey) -> (u8, Bytes) {
 pub fn encode_row(row: &MetaRow) -> (u8, Bytes, Bytes) {
     let (table, name) = encode_key(&row.key());
     let value = match row {
-        MetaRow::Cluster { cluster, settings, next_replica } => disk::ClusterRow {
+        MetaRow::Cluster { cluster, settings, next_replica, generation } => disk::ClusterRow {
             cluster: Some(cluster.to_disk()),
             settings: Some(settings.to_disk()),
             next_replica: *next_replica,
+            generation: *generation,
         }
         .into_record(),
         MetaRow::Node(node, record) => disk::NodeRow { node: node.0, record: Some(record.to_disk()) }.into_record(),
@@ -51,6 +58,7 @@ pub fn encode_row(row: &MetaRow) -> (u8, Bytes, Bytes) {
             disk::TypeRow { namespace: namespace.clone(), actor_type: actor_type.clone(), app_id: app_id.clone() }
                 .into_record()
         }
+        MetaRow::Meta(record) => disk::MetaGroupRow { record: Some(record.to_disk()) }.into_record(),
     };
     (table, name, value)
 }
@@ -66,6 +74,9 @@ pub fn decode_row(table: u8, value: &[u8]) -> Result<MetaRow, Error> {
             actor_type: row.actor_type,
             app_id: row.app_id,
         }),
+        META_GROUP => {
+            disk::MetaGroupRow::from_record(value).and_then(|row| valid("meta group row", meta_group_row(row)))
+        }
         table => Err(corrupt("meta row", format!("table {table}"))),
     }
 }
@@ -79,6 +90,7 @@ fn cluster_row(row: disk::ClusterRow) -> Result<MetaRow, Invalid> {
         cluster: need("cluster", row.cluster)?.read()?,
         settings: need("settings", row.settings)?.read()?,
         next_replica: row.next_replica,
+        generation: row.generation,
     })
 }
 
@@ -88,6 +100,10 @@ fn node_row(row: disk::NodeRow) -> Result<MetaRow, Invalid> {
 
 fn partition_row(row: disk::PartitionRow) -> Result<MetaRow, Invalid> {
     Ok(MetaRow::Partition(PartitionId(row.partition), need("record", row.record)?.read()?))
+}
+
+fn meta_group_row(row: disk::MetaGroupRow) -> Result<MetaRow, Invalid> {
+    Ok(MetaRow::Meta(need("record", row.record)?.read()?))
 }
 
 impl ToDisk<disk::ClusterId> for ClusterId {
@@ -143,6 +159,8 @@ impl ToDisk<disk::NodeRecord> for NodeRecord {
             role: role.into(),
             zone: self.zone.clone(),
             incarnation: self.incarnation,
+            address: self.address.clone(),
+            leaving: self.leaving,
         }
     }
 }
@@ -156,19 +174,21 @@ impl FromDisk<disk::NodeRecord> for NodeRecord {
                 return Err(Invalid::OutOfRange { what: "role", value: record.role.into() });
             }
         };
-        Ok(Self { name: record.name, role, zone: record.zone, incarnation: record.incarnation })
+        let disk::NodeRecord { name, role: _, zone, incarnation, address, leaving } = record;
+        Ok(Self { name, role, zone, incarnation, address, leaving })
     }
 }
 
 impl ToDisk<disk::Placement> for Placement {
     fn to_disk(&self) -> disk::Placement {
-        disk::Placement { node: self.node.0, replica: self.replica.0 }
+        disk::Placement { node: self.node.0, replica: self.replica.0, learner: self.learner }
     }
 }
 
 impl FromDisk<disk::Placement> for Placement {
     fn from_disk(placement: disk::Placement) -> Result<Self, Invalid> {
-        Ok(Self { node: NodeId(placement.node), replica: ReplicaId(placement.replica) })
+        let disk::Placement { node, replica, learner } = placement;
+        Ok(Self { node: NodeId(node), replica: ReplicaId(replica), learner })
     }
 }
 
@@ -178,6 +198,7 @@ impl ToDisk<disk::PartitionRecord> for PartitionRecord {
             version: self.version,
             replicas: self.replicas.iter().map(Placement::to_disk).collect(),
             initialized: self.initialized,
+            settled: self.settled,
         }
     }
 }
@@ -186,10 +207,15 @@ impl FromDisk<disk::PartitionRecord> for PartitionRecord {
     fn from_disk(record: disk::PartitionRecord) -> Result<Self, Invalid> {
         Ok(Self {
             version: record.version,
-            replicas: record.replicas.into_iter().map(Placement::from_disk).collect::<Result<_, _>>()?,
+            replicas: placements(record.replicas)?,
             initialized: record.initialized,
+            settled: record.settled,
         })
     }
+}
+
+fn placements(replicas: Vec<disk::Placement>) -> Result<Vec<Placement>, Invalid> {
+    replicas.into_iter().map(Placement::from_disk).collect()
 }
 
 impl ToDisk<disk::MetaCommand> for MetaCommand {
@@ -218,6 +244,16 @@ impl ToDisk<disk::MetaCommand> for MetaCommand {
             MetaCommand::GroupInitialized { partition } => {
                 Out::GroupInitialized(disk::GroupInitialized { partition: partition.0 })
             }
+            MetaCommand::PlaceMeta { version, replicas } => Out::PlaceMeta(disk::PlaceMeta {
+                version: *version,
+                replicas: replicas.iter().map(Placement::to_disk).collect(),
+            }),
+            MetaCommand::Settled { group, version } => {
+                Out::Settled(disk::Settled { group: group.to_u32(), version: *version })
+            }
+            MetaCommand::RaiseGeneration { generation } => {
+                Out::RaiseGeneration(disk::RaiseGeneration { generation: *generation })
+            }
         };
         disk::MetaCommand { command: Some(command) }
     }
@@ -239,7 +275,7 @@ impl FromDisk<disk::MetaCommand> for MetaCommand {
             In::Place(place) => MetaCommand::Place {
                 partition: PartitionId(place.partition),
                 version: place.version,
-                replicas: place.replicas.into_iter().map(Placement::from_disk).collect::<Result<_, _>>()?,
+                replicas: placements(place.replicas)?,
             },
             In::RegisterTypes(register) => MetaCommand::RegisterTypes {
                 namespace: register.namespace,
@@ -247,6 +283,13 @@ impl FromDisk<disk::MetaCommand> for MetaCommand {
                 types: register.types,
             },
             In::GroupInitialized(group) => MetaCommand::GroupInitialized { partition: PartitionId(group.partition) },
+            In::PlaceMeta(place) => {
+                MetaCommand::PlaceMeta { version: place.version, replicas: placements(place.replicas)? }
+            }
+            In::Settled(settled) => {
+                MetaCommand::Settled { group: GroupId::from_u32(settled.group), version: settled.version }
+            }
+            In::RaiseGeneration(raise) => MetaCommand::RaiseGeneration { generation: raise.generation },
         })
     }
 }

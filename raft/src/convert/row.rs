@@ -12,6 +12,7 @@ use super::{FromDisk, Invalid, ReadAs, ToDisk, need, stores};
 
 stores! {
     ReplicaRecord => Replica,
+    MetaCopyRecord => MetaCopy,
     Reminder => Reminder,
     DroppedFiring => DroppedFiring,
     Ownership => Ownership,
@@ -21,22 +22,42 @@ stores! {
     Chunk => SnapshotChunk,
 }
 
-/// A replica of this node, and where its rows are.
+/// A replica of this node, and where its rows are; or the memory of the last one of its group that left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplicaRecord {
     pub replica: u64,
     pub incarnation: u64,
+    /// Its log and rows go or are gone. The record stays, so that the id is never taken again.
+    pub dropped: bool,
 }
 
 impl ToDisk<disk::Replica> for ReplicaRecord {
     fn to_disk(&self) -> disk::Replica {
-        disk::Replica { replica: self.replica, incarnation: self.incarnation }
+        disk::Replica { replica: self.replica, incarnation: self.incarnation, dropped: self.dropped }
     }
 }
 
 impl FromDisk<disk::Replica> for ReplicaRecord {
     fn from_disk(record: disk::Replica) -> Result<Self, Invalid> {
-        Ok(Self { replica: record.replica, incarnation: record.incarnation })
+        Ok(Self { replica: record.replica, incarnation: record.incarnation, dropped: record.dropped })
+    }
+}
+
+/// Where the rows of this node's copy of the meta state are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaCopyRecord {
+    pub incarnation: u64,
+}
+
+impl ToDisk<disk::MetaCopy> for MetaCopyRecord {
+    fn to_disk(&self) -> disk::MetaCopy {
+        disk::MetaCopy { incarnation: self.incarnation }
+    }
+}
+
+impl FromDisk<disk::MetaCopy> for MetaCopyRecord {
+    fn from_disk(record: disk::MetaCopy) -> Result<Self, Invalid> {
+        Ok(Self { incarnation: record.incarnation })
     }
 }
 

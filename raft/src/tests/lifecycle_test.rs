@@ -212,7 +212,7 @@ async fn a_directory_of_another_cluster_name_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_that_are_not_of_one_making_are_quarantined() {
     let stores = Stores { paired: false, ..Memory::new().open() };
-    let refused = Groups::open(config(), stores, Arc::new(Seen::default())).await.err();
+    let refused = open_with(config(), stores).await.err();
     assert!(matches!(refused, Some(StartError::Quarantined(_))), "{refused:?}");
 }
 
@@ -221,7 +221,7 @@ async fn a_log_without_its_state_is_quarantined() {
     let (memory, empty) = (Memory::new(), Memory::new());
     start_in(&memory, 1).await.shutdown().await;
     let stores = Stores { state: empty.open().state, ..memory.open() };
-    let refused = Groups::open(config(), stores, Arc::new(Seen::default())).await.err();
+    let refused = open_with(config(), stores).await.err();
     assert!(matches!(refused, Some(StartError::Quarantined(_))), "{refused:?}");
 }
 

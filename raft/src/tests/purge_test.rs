@@ -80,7 +80,7 @@ async fn so_many_bytes_of_log_bring_a_flush() {
     let memory = Memory::new();
     let mut config = config();
     config.flush_bytes = 4_096;
-    let groups = Groups::open_with(config, eager(), memory.open(), Arc::new(Seen::default())).await.unwrap();
+    let groups = open_with(config, memory.open()).await.unwrap();
     groups.bootstrap(settings(1), node_record(), NOW).await.unwrap();
     let partition = first(&groups);
     let tenure = claim(&partition).await;
@@ -101,6 +101,6 @@ async fn a_log_that_lost_what_the_state_needs_is_quarantined() {
     let marker = crate::type_config::log_id(1, applied + 10).encode();
     let purge = callboard_storage::LogWrite::Purge { up_to: applied + 10, marker };
     memory.open().log.commit(&[(GROUP, purge)]).unwrap();
-    let refused = Groups::open_with(config(), eager(), memory.open(), Arc::new(Seen::default())).await.err();
+    let refused = open_with(config(), memory.open()).await.err();
     assert!(matches!(refused, Some(crate::StartError::Quarantined(_))), "{refused:?}");
 }

@@ -170,10 +170,53 @@ async fn actors_are_listed_with_what_they_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_are_listed_by_their_beginning_whatever_their_type() {
+    let groups = start_in(&Memory::new(), 1).await;
+    let partition = first(&groups);
+    let tenure = claim(&partition).await;
+    for actor_type in ["bird", "cat", "dog", "eel"] {
+        for id in ["a", "m", "m\0x", "m1", "m2", "n", "z"] {
+            // Types without the beginning, with it in one table, and with it in both.
+            let has = match (actor_type, id.starts_with('m')) {
+                ("bird", true) => continue,
+                ("cat", true) => vec![upsert("food", "fish")],
+                ("dog", true) => vec![put_reminder("feed", NOW)],
+                (_, _) => vec![upsert("food", "fish"), put_reminder("feed", NOW)],
+            };
+            apply(&partition, &tenure, ActorKey::new("default", actor_type, id), has).await;
+        }
+    }
+    apply(&partition, &tenure, ActorKey::new("other", "cat", "m"), vec![upsert("food", "fish")]).await;
+    let reader = partition.reader();
+    let list = |prefix: &str| {
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let rows =
+                reader.scan_actors(&ActorQuery { limit: 2, ..query(None, prefix, after.as_ref()) }, NOW).unwrap();
+            let Some(last) = rows.last() else { return seen };
+            after = Some(last.actor.clone());
+            seen.extend(rows.into_iter().map(|row| format!("{}/{}", row.actor.actor_type, row.actor.actor_id)));
+        }
+    };
+    let of = |types: &[&str], ids: &[&str]| {
+        types.iter().flat_map(|kind| ids.iter().map(move |id| format!("{kind}/{id}"))).collect::<Vec<_>>()
+    };
+    assert_eq!(list("m"), of(&["cat", "dog", "eel"], &["m", "m\0x", "m1", "m2"]));
+    assert_eq!(list("m\0"), of(&["cat", "dog", "eel"], &["m\0x"]));
+    assert_eq!(list("z"), of(&["bird", "cat", "dog", "eel"], &["z"]));
+    assert_eq!(list("a"), of(&["bird", "cat", "dog", "eel"], &["a"]));
+    for none in ["A", "b", "zz", "m3"] {
+        assert_eq!(list(none), Vec::<String>::new(), "{none}");
+    }
+    assert_eq!(list("").len(), 3 + 3 * 7);
+    groups.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn effects_are_told_in_order_and_after_their_rows() {
     let memory = Memory::new();
     let seen = Arc::new(Seen::default());
-    let groups = Groups::open_with(config(), eager(), memory.open(), seen.clone()).await.unwrap();
+    let groups = Groups::open_with(config(), eager(), memory.open(), seen.clone(), Arc::new(NoPeers)).await.unwrap();
     groups.bootstrap(settings(1), node_record(), NOW).await.unwrap();
     let partition = first(&groups);
     let tenure = claim(&partition).await;

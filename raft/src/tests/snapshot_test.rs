@@ -143,6 +143,7 @@ async fn a_broken_snapshot_changes_nothing() {
     ] {
         let refused = install(&mut target, applied.last, chunks(broken)).await;
         assert!(refused.is_err(), "{what}");
+        assert!(keyspace::incarnations(&*target.db).unwrap().is_empty(), "{what}: rows are left");
         assert_eq!((target.state.incarnation(), target.state.applied()), (incarnation, Applied::default()), "{what}");
     }
     let of_another_id = install(&mut target, Some(crate::type_config::log_id(9, 9)), chunks(whole)).await;

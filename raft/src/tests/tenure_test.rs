@@ -51,8 +51,7 @@ async fn an_idle_tenure_of_a_sole_voter_outlives_its_lease() {
     let mut config = config();
     (config.heartbeat, config.election_min, config.election_max) =
         (Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(30));
-    let observer = Arc::new(Seen::default());
-    let groups = Groups::open_with(config, eager(), Memory::new().open(), observer).await.unwrap();
+    let groups = open_with(config, Memory::new().open()).await.unwrap();
     groups.bootstrap(settings(1), node_record(), NOW).await.unwrap();
     let tenure = claim(&first(&groups)).await;
     let lapse = tokio::time::timeout(Duration::from_millis(300), tenure.ended()).await;
@@ -71,7 +70,7 @@ async fn a_tenure_ends_with_its_group() {
     tenure.ended().await;
     assert!(tenure.check().is_err());
     let late = partition.propose(command(tenure.epoch(), actor("tom"), vec![])).await;
-    assert!(matches!(late, Err(ProposeError::Stopped(_) | ProposeError::NotReady(_))), "{late:?}");
+    assert!(matches!(late, Err(ProposeError::Stopped(_) | ProposeError::NotReady { .. })), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +78,7 @@ async fn proposals_beyond_the_bound_are_refused_and_abandoned_ones_keep_their_pl
     let memory = Memory::new();
     let mut config = config();
     config.max_proposals = 2;
-    let groups = Groups::open_with(config, eager(), memory.open(), Arc::new(Seen::default())).await.unwrap();
+    let groups = open_with(config, memory.open()).await.unwrap();
     groups.bootstrap(settings(1), node_record(), NOW).await.unwrap();
     let partition = first(&groups);
     let tenure = claim(&partition).await;
@@ -95,14 +94,17 @@ async fn proposals_beyond_the_bound_are_refused_and_abandoned_ones_keep_their_pl
         }
     }
     let third = partition.propose(write("c")).await;
-    assert!(matches!(third, Err(ProposeError::NotReady(GroupId::Partition(PartitionId(0))))), "{third:?}");
+    assert!(
+        matches!(third, Err(ProposeError::NotReady { group: GroupId::Partition(PartitionId(0)), leader: None })),
+        "{third:?}"
+    );
     memory.release_commits();
     // Both took effect without a caller, and made room.
     let reader = partition.reader();
     loop {
         match partition.propose(write("d")).await {
             Ok(response) => break assert_eq!(response, Response::Done),
-            Err(ProposeError::NotReady(_)) => tokio::task::yield_now().await,
+            Err(ProposeError::NotReady { .. }) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
     }

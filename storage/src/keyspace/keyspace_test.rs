@@ -50,6 +50,7 @@ fn state_keys_have_these_bytes() {
         (pointer(GroupId::Meta), "00000000000000000100000000".into()),
         (next_incarnation(), "000000000000000002".into()),
         (state_pairing(), "000000000000000003".into()),
+        (meta_copy(), "000000000000000004".into()),
     ];
     for (key, expected) in golden {
         assert_eq!(hex(&key), expected);

@@ -21,7 +21,8 @@ async function main() {
     "greet",
     async (data) => {
       const caller = data.headers["dapr-caller-app-id"];
-      return { greeting: `hello ${JSON.parse(data.body).name}`, caller, query: data.query };
+      const query = data.query.split("?")[1];
+      return { greeting: `hello ${JSON.parse(data.body).name}`, caller, query };
     },
     { method: HttpMethod.POST },
   );

@@ -1,4 +1,4 @@
-"""Uses the host through the node, step by step; the first step that is not as expected ends it with an error."""
+"""Uses a host through the node, step by step; the first step that is not as expected ends it with an error."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from dapr.aio.clients import DaprClient
 from dapr.clients.exceptions import DaprInternalError
 from host import HobbitInterface
 
-APP = sys.argv[1]
+APP, HOST = sys.argv[1:]
 
 
 def same(seen, expected, what):
@@ -56,41 +56,48 @@ async def main():
         same(answer.json(), {'greeting': 'hello sam', 'caller': APP, 'query': 'a=1'}, 'service invocation')
 
         frodo, sam = hobbit('frodo'), hobbit('sam')
-        same(await frodo.Eat({'dish': 'ants', 'n': 1}), [{'dish': 'ants', 'n': 1}], 'a method with a result')
-        same(await frodo.Eat('cake'), [{'dish': 'ants', 'n': 1}, 'cake'], 'state from call to call')
-        same(await sam.Eaten(), None, 'state of another actor')
-        raw = await ActorProxy.create('Hobbit', ActorId('frodo')).invoke_method('Eaten')
-        same(json.loads(raw), [{'dish': 'ants', 'n': 1}, 'cake'], 'a call without an interface')
+        ants = {'dish': 'ants', 'n': 1}
+        same(await frodo.eat([ants]), {'meals': [ants]}, 'a method with a result')
+        same(await frodo.eat(['cake']), {'meals': [ants, 'cake']}, 'state from call to call')
+        same(await sam.eaten(), {'meals': None}, 'state of another actor')
+        same(await frodo.add([20, 22]), {'sum': 42}, 'a method with two arguments')
+        raw = await ActorProxy.create('Hobbit', ActorId('frodo')).invoke_method('eaten')
+        same(json.loads(raw), {'meals': [ants, 'cake']}, 'a call without an interface')
 
-        await frodo.Remember({'name': 'ring', 'value': 'here', 'seconds': 2})
-        await frodo.Remember({'name': 'shire', 'value': 'green', 'seconds': 600})
-        same(await frodo.Recall('ring'), 'here', 'state with TTL before its end')
-        await asyncio.sleep(2.5)
-        same(await frodo.Recall('ring'), None, 'state with TTL after its end')
-        same(await frodo.Recall('shire'), 'green', 'state with a longer TTL')
-        await frodo.Forget('shire')
-        same(await frodo.Recall('shire'), None, 'removed state')
+        async def forgotten():
+            return await frodo.recall(['ring']) == {'value': None}
 
-        await frodo.StartReminder()
-        await until(lambda: seen('reminder frodo breakfast second', 2), 15, 'two firings of a reminder')
-        await frodo.StopReminder()
-        await frodo.StartTimer()
+        await frodo.remember(['ring', 'here', 2])
+        await frodo.remember(['shire', 'green', 600])
+        same(await frodo.recall(['ring']), {'value': 'here'}, 'state with TTL before its end')
+        await until(forgotten, 10, 'state with TTL ends')
+        same(await frodo.recall(['shire']), {'value': 'green'}, 'state with a longer TTL')
+        await frodo.forget(['shire'])
+        same(await frodo.recall(['shire']), {'value': None}, 'removed state')
+
+        await frodo.startReminder()
+        await until(lambda: seen('reminder frodo second', 2), 15, 'two firings of a reminder')
+        await frodo.stopReminder()
+        await frodo.startTimer()
         await until(lambda: seen('timer frodo tock', 2), 15, 'two ticks of a timer')
-        await frodo.StopTimer()
+        await frodo.stopTimer()
 
-        same(await frodo.ComeBack(5), ['there'] * 5 + ['home'], 'a call chain that comes back to its actor')
+        if HOST == 'python':
+            # The JavaScript package does not pass a call chain on.
+            same(await frodo.comeBack([5]), {'way': ['there'] * 5 + ['home']}, 'a call chain that comes back to its actor')
 
         try:
-            await frodo.Fail()
+            await frodo.fail()
             raise SystemExit('a method that raises succeeded')
         except DaprInternalError as error:
-            same('second breakfast is refused' in str(error), True, 'the text of an error in a method')
+            # The JavaScript package answers without the text.
+            same(HOST == 'js' or 'second breakfast is refused' in str(error), True, 'an error in a method')
 
         active = [entry for entry in metadata()['actorRuntime']['activeActors'] if entry['type'] == 'Hobbit']
         same(active[0].get('count', 0) >= 1, True, 'metadata counts active actors')
         for name in ['frodo', 'sam']:
             await until(lambda: seen(f'deactivate {name}', 1), 20, f'{name} is deactivated when idle')
-        same(await frodo.Eaten(), [{'dish': 'ants', 'n': 1}, 'cake'], 'state after deactivation')
+        same(await frodo.eaten(), {'meals': [ants, 'cake']}, 'state after deactivation')
         same(await seen('activate frodo', 2), True, 'the actor was activated again')
     print('the client is content')
 

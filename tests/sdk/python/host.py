@@ -13,37 +13,43 @@ EVENTS = []
 
 
 class HobbitInterface(ActorInterface):
-    @actormethod(name='Eat')
-    async def eat(self, meal: object) -> object: ...
+    """The methods of the JavaScript host, so that every client can speak to every host: a call's body is the list of its
+    arguments, a result is an object or null."""
 
-    @actormethod(name='Eaten')
+    @actormethod(name='eat')
+    async def eat(self, arguments: object) -> object: ...
+
+    @actormethod(name='eaten')
     async def eaten(self) -> object: ...
 
-    @actormethod(name='Remember')
-    async def remember(self, thing: object) -> None: ...
+    @actormethod(name='add')
+    async def add(self, arguments: object) -> object: ...
 
-    @actormethod(name='Recall')
-    async def recall(self, name: str) -> object: ...
+    @actormethod(name='remember')
+    async def remember(self, arguments: object) -> None: ...
 
-    @actormethod(name='Forget')
-    async def forget(self, name: str) -> None: ...
+    @actormethod(name='recall')
+    async def recall(self, arguments: object) -> object: ...
 
-    @actormethod(name='StartReminder')
+    @actormethod(name='forget')
+    async def forget(self, arguments: object) -> None: ...
+
+    @actormethod(name='startReminder')
     async def start_reminder(self) -> None: ...
 
-    @actormethod(name='StopReminder')
+    @actormethod(name='stopReminder')
     async def stop_reminder(self) -> None: ...
 
-    @actormethod(name='StartTimer')
+    @actormethod(name='startTimer')
     async def start_timer(self) -> None: ...
 
-    @actormethod(name='StopTimer')
+    @actormethod(name='stopTimer')
     async def stop_timer(self) -> None: ...
 
-    @actormethod(name='ComeBack')
-    async def come_back(self, times: int) -> object: ...
+    @actormethod(name='comeBack')
+    async def come_back(self, arguments: object) -> object: ...
 
-    @actormethod(name='Fail')
+    @actormethod(name='fail')
     async def fail(self) -> None: ...
 
 
@@ -54,28 +60,36 @@ class Hobbit(Actor, HobbitInterface, Remindable):
     async def _on_deactivate(self):
         EVENTS.append(f'deactivate {self.id.id}')
 
-    async def eat(self, meal):
+    async def eat(self, arguments):
+        [meal] = arguments
         _, meals = await self._state_manager.try_get_state('meals')
         meals = (meals or []) + [meal]
         await self._state_manager.set_state('meals', meals)
         await self._state_manager.save_state()
-        return meals
+        return {'meals': meals}
 
     async def eaten(self):
         _, meals = await self._state_manager.try_get_state('meals')
-        return meals
+        return {'meals': meals}
 
-    async def remember(self, thing):
-        await self._state_manager.set_state_ttl(thing['name'], thing['value'], thing['seconds'])
+    async def add(self, arguments):
+        [one, other] = arguments
+        return {'sum': one + other}
+
+    async def remember(self, arguments):
+        [name, value, seconds] = arguments
+        await self._state_manager.set_state_ttl(name, value, seconds)
         await self._state_manager.save_state()
 
-    async def recall(self, name):
+    async def recall(self, arguments):
+        [name] = arguments
         # Past what the package itself has cached.
         await self._state_manager.clear_cache()
         found, value = await self._state_manager.try_get_state(name)
-        return value if found else None
+        return {'value': value if found else None}
 
-    async def forget(self, name):
+    async def forget(self, arguments):
+        [name] = arguments
         await self._state_manager.try_remove_state(name)
         await self._state_manager.save_state()
 
@@ -87,7 +101,7 @@ class Hobbit(Actor, HobbitInterface, Remindable):
         await self.unregister_reminder('breakfast')
 
     async def receive_reminder(self, name, state, due_time, period, ttl=None):
-        EVENTS.append(f'reminder {self.id.id} {name} {state.decode()}')
+        EVENTS.append(f'reminder {self.id.id} {state.decode()}')
 
     async def start_timer(self):
         second = datetime.timedelta(seconds=1)
@@ -99,11 +113,12 @@ class Hobbit(Actor, HobbitInterface, Remindable):
     async def tick(self, state):
         EVENTS.append(f'timer {self.id.id} {state["tick"]}')
 
-    async def come_back(self, times):
+    async def come_back(self, arguments):
+        [times] = arguments
         if times == 0:
-            return ['home']
+            return {'way': ['home']}
         own = ActorProxy.create('Hobbit', ActorId(self.id.id), HobbitInterface)
-        return ['there'] + await own.ComeBack(times - 1)
+        return {'way': ['there'] + (await own.comeBack([times - 1]))['way']}
 
     async def fail(self):
         raise ValueError('second breakfast is refused')

@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use callboard_tests::app::App;
-use callboard_tests::node::{Node, Setup};
+use callboard_tests::node::{Held, Node, Setup};
+use callboard_tests::wait::{PATIENCE, eventually};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -63,4 +64,49 @@ pub fn unique(prefix: &str) -> String {
 /// `/actors/{kind}/{id}`, as the app sees it.
 pub fn at(kind: &str, id: &str) -> String {
     format!("/actors/{kind}/{id}/")
+}
+
+/// Files that the store may hold more at one time than at another.
+const STORE_FILES: usize = 8;
+
+/// What the node holds while nothing is under way and no connection to the app is open: the same at several looks.
+pub async fn settled(node: &Node, app: &App) -> Held {
+    const LOOKS: usize = 5;
+    let mut same: Vec<Held> = Vec::new();
+    eventually(PATIENCE, "connections to the app are closed and what is held stays the same", async || {
+        let held = node.held().await;
+        same.retain(|earlier| *earlier == held);
+        if app.connections() > 0 {
+            same.clear();
+        } else {
+            same.push(held);
+        }
+        if same.len() >= LOOKS { same.pop() } else { None }
+    })
+    .await
+}
+
+/// Waits until the node holds no more of anything than it held before.
+pub async fn gives_back(node: &Node, app: &App, before: &Held) {
+    let mut last = None;
+    eventually(PATIENCE, "what is held is given back", async || {
+        let held = node.held().await;
+        let back = app.connections() == 0
+            && held.sockets <= before.sockets
+            && held.files <= before.files + STORE_FILES
+            && held.threads <= before.threads
+            && held.tasks <= before.tasks
+            && held.requests <= before.requests
+            && held.actors <= before.actors
+            && held.turns <= before.turns
+            && held.waiting <= before.waiting
+            && held.timers <= before.timers;
+        // A test that fails shows the last of these.
+        if last.as_ref() != Some(&held) {
+            println!("{held:?}, before {before:?}");
+        }
+        last = Some(held);
+        back.then_some(())
+    })
+    .await;
 }

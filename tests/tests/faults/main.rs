@@ -3,6 +3,7 @@
 //! `cargo test` runs one round of each; `make faults` sets [`ROUNDS`] and [`REMINDERS`] to the doses that the promises
 //! are stated for.
 
+mod cluster;
 mod kill;
 mod ledger;
 mod many;

@@ -228,3 +228,38 @@ async fn without_syncing_a_power_cut_loses_acknowledged_transactions() {
     println!("lost: {:#?}", round.verdict.lost.iter().take(3).collect::<Vec<_>>());
     assert!(!round.verdict.lost.is_empty(), "nothing is lost without syncing: this procedure could not find loss");
 }
+
+/// The first start has made the store in the node's name: the name must not go while the store stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_cut_in_its_first_run_the_node_is_the_same_one() {
+    let app = App::hosting(&[KIND]).await;
+    let (mut node, mut shim) = start(Setup::default(), &app).await;
+    let identity = |node: &Node| ["node", "cluster"].map(|file| fs::read_to_string(node.data().join(file)).ok());
+    let before = identity(&node);
+    node.kill();
+    shim.cut(&node.data());
+    shim.begin(&node.data());
+    assert!(before.iter().all(Option::is_some));
+    assert_eq!(identity(&node), before);
+    node.restart_ready().await;
+}
+
+/// The log loses everything, the votes of its groups among it, and what the state has stored stays: the node comes back with
+/// that, and says what is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_log_was_never_synced_comes_back_with_its_state() {
+    let app = App::hosting(&[KIND]).await;
+    for _ in 0..dose(ROUNDS, 2) {
+        let (mut node, mut shim) = start(Setup::default().arg("--unsafe-no-sync"), &app).await;
+        let load = Load::start(&node, fresh(WRITERS));
+        work_for_a_while().await;
+        node.kill();
+        load.stop().await;
+        let (bytes, _) = shim.cut(&node.data());
+        assert!(bytes > 0, "nothing was cut");
+        shim.begin(&node.data());
+        node.restart_ready().await;
+        node.wait_log("the end of a log is lost", PATIENCE).await;
+        node.call(KIND, "anybody", "anything").await.expect(200);
+    }
+}

@@ -248,6 +248,11 @@ impl Guard {
         self.index.get(actor).map_or(0, |&at| self.instances[at].in_flight.len())
     }
 
+    /// Whether no turn of any instance is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.instances.iter().all(|(_, instance)| instance.in_flight.is_empty())
+    }
+
     /// How many instances it knows.
     pub fn len(&self) -> usize {
         self.instances.len()

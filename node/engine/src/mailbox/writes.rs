@@ -8,7 +8,7 @@
 //! activation is doomed, since the app may believe something else than is stored, but the gate stays shut until
 //! [`Mailboxes::write_resolved`]. If the log never answers, the leadership is gone and `end_all` follows.
 
-use callboard_types::ActorKey;
+use callboard_types::{Activation, ActorKey};
 
 use super::{Effects, Mailboxes, Phase, Refusal, TypeConfig, WriteOutcome};
 use crate::Instant;
@@ -25,6 +25,13 @@ impl Mailboxes {
         self.slots[slot].unresolved += 1;
         self.counts.unresolved += 1;
         Ok(())
+    }
+
+    /// Whether the actor's activation of this number has not ended. A write of an earlier one counts for nothing: another
+    /// may have begun elsewhere.
+    pub fn is_current(&self, actor: &ActorKey, activation: Activation) -> bool {
+        let slot = self.index.get(actor).map(|&slot| &self.slots[slot]);
+        slot.and_then(|slot| slot.life).is_some_and(|life| life.number == activation)
     }
 
     /// Somebody was told that the outcome of a command is unknown, before it was resolved.

@@ -70,9 +70,9 @@ impl StateKey {
             .arg(
                 Arg::new("key")
                     .value_name("KEY")
-                    .required(true)
                     .help("app||type||id||key; or the last part alone, with --type and --id"),
             )
+            .arg(Arg::new("key-flag").long("key").value_name("KEY").conflicts_with("key").help("The same, as a flag"))
             .arg(Arg::new("type").long("type").value_name("TYPE").requires("id").help("The actor's type"))
             .arg(Arg::new("id").long("id").value_name("ID").requires("type").help("The actor's id"))
             .arg(Arg::new("json").long("json").action(clap::ArgAction::SetTrue).help("With its expiry, as JSON"))
@@ -80,17 +80,27 @@ impl StateKey {
 
     pub fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        let key = Self {
-            key: text("key").unwrap_or_default(),
-            actor_type: text("type"),
-            id: text("id"),
-            json: matches.get_flag("json"),
+        let (actor_type, id) = (text("type"), text("id"));
+        let wrong = |kind, text: &str| Err(clap::Error::raw(kind, format!("{text}\n")));
+        let Some(key) = text("key").or_else(|| text("key-flag")) else {
+            let missing = "the key is missing: give app||type||id||key, or --type, --id and --key";
+            return wrong(ErrorKind::MissingRequiredArgument, missing);
         };
-        if key.actor_type.is_none() && key.key.split("||").count() != 4 {
-            let text = format!("{}: not app||type||id||key; parts that contain || go with --type and --id\n", key.key);
-            return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
+        if actor_type.is_none() && key.split("||").count() != 4 {
+            let text = format!(
+                "{key}: not app||type||id||key; a key alone, or parts that contain ||, go with --type and --id"
+            );
+            return wrong(ErrorKind::ValueValidation, &text);
         }
-        Ok(key)
+        Ok(Self { key, actor_type, id, json: matches.get_flag("json") })
+    }
+
+    /// What is looked for, for people.
+    fn described(&self) -> String {
+        match (&self.actor_type, &self.id) {
+            (Some(actor_type), Some(id)) => format!("key {} of actor {actor_type}/{id}", self.key),
+            (_, _) => self.key.clone(),
+        }
     }
 
     fn path(&self) -> String {
@@ -135,9 +145,9 @@ pub async fn reminders(errands: &Errands<'_>, query: Query, form: Form, out: &mu
 }
 
 pub async fn state_get(errands: &Errands<'_>, key: StateKey, out: &mut impl Write) -> anyhow::Result<u8> {
-    let answer = errands.endpoint(None)?.ask(Request::get(key.path()).token(errands.token())).await?;
+    let answer = errands.endpoint()?.ask(Request::get(key.path()).token(errands.token())).await?;
     if answer.status == http::StatusCode::NOT_FOUND || answer.status == http::StatusCode::NO_CONTENT {
-        anyhow::bail!("{}: no such value", key.key);
+        anyhow::bail!("{}: nothing is stored there; `callboard actors` lists the keys of each actor", key.described());
     }
     let body = answer.ok()?;
     let value = serde_json::from_slice::<Map<String, Value>>(&body).ok().and_then(|mut object| object.remove("value"));
@@ -151,7 +161,7 @@ pub async fn state_get(errands: &Errands<'_>, key: StateKey, out: &mut impl Writ
 /// Lines are passed on as they come, page after page: an export may be larger than memory.
 pub async fn state_export(errands: &Errands<'_>, query: Query, out: &mut impl Write) -> anyhow::Result<u8> {
     let query = Query { prefix: query.prefix.or_else(|| Some(String::new())), ..query };
-    let endpoint = errands.endpoint(None)?;
+    let endpoint = errands.endpoint()?;
     let mut after = query.after.clone();
     let mut printed = 0;
     loop {
@@ -248,7 +258,7 @@ struct Pages {
 
 /// Every row of `field`, page after page, until the limit or the end.
 async fn pages(errands: &Errands<'_>, path: &str, field: &str, query: &Query) -> anyhow::Result<Pages> {
-    let endpoint = errands.endpoint(None)?;
+    let endpoint = errands.endpoint()?;
     let mut pages = Pages::default();
     let mut after = query.after.clone();
     loop {

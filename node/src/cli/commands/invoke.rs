@@ -68,10 +68,7 @@ pub async fn run(errands: &Errands<'_>, args: Args, out: &mut impl Write) -> any
         (None, None) => Vec::new(),
     };
     // Any node knows every app, so one that is not on this machine is reached through one that is.
-    let endpoint = match errands.endpoint(Some(&args.app_id)) {
-        Ok(endpoint) => endpoint,
-        Err(error) => errands.endpoint(None).map_err(|_| error)?,
-    };
+    let endpoint = errands.endpoint_of(&args.app_id)?;
     let method = utf8_percent_encode(args.method.trim_start_matches('/'), PATH);
     let mut request = Request {
         method: args.verb,

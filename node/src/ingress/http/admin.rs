@@ -1,8 +1,9 @@
-//! The cluster's own API, below `/cluster/v1/`: what is stored and scheduled, without waking an actor.
+//! The cluster's own API, below `/cluster/v1/`: what is stored and scheduled, without waking an actor. What the cluster
+//! itself is asked is in [`operate`].
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET actors?type=&prefix=&limit=&after=` | actors that have state or reminders, and their keys |
+//! | `GET actors?type=&prefix=&limit=&after=` | actors that have state or reminders, and their keys; ids with a prefix |
 //! | `GET state?key=app\|\|type\|\|id\|\|key`, or `type=&id=&key=` | one value and its expiry |
 //! | `GET state?prefix=app\|\|type\|\|&limit=&after=` | rows as JSON lines |
 //! | `GET reminders?type=&id=&limit=&after=` | reminders; on the first page the latest firings that were given up |
@@ -32,9 +33,12 @@ use super::body::Body;
 use super::error::{ApiError, Code, json as json_answer};
 use super::route::{AdminPath, query_unescape};
 use crate::actors::Error;
+use crate::calls::scan::{ReminderRow, Wanted};
 use crate::node::Node;
-use crate::owner::reads::{After, Wanted};
+use crate::owner::Error as OwnerError;
+use crate::owner::reads::After;
 
+mod operate;
 mod walk;
 
 use walk::{Bounds, Found, Named, Of, walk};
@@ -45,6 +49,8 @@ const MAX_PAGE: usize = 1_000;
 /// Rows looked at for one page, beyond which no further ones are read. A prefix or filter that matches little answers with what it has found so far and a
 /// cursor to go on from.
 const MAX_VISITED: usize = 100_000;
+const NO_SUCH: &str = "no such admin resource; to get there are actors, state, reminders, status, nodes, partitions, \
+                       moves and ready, to post drain and leave";
 /// Given-up firings shown.
 const DROPPED_SHOWN: usize = 1_000;
 
@@ -58,7 +64,14 @@ pub async fn handle(node: &Arc<Node>, path: AdminPath, request: Request<Body>) -
         (&Method::GET, ["actors"]) => actors(node, &query).await,
         (&Method::GET, ["state"]) => state(node, &query).await,
         (&Method::GET, ["reminders"]) => reminders(node, &query).await,
-        (_, _) => Err(ApiError::new(Code::NotFound, "no such admin resource; there are actors, state and reminders")),
+        (&Method::GET, ["status"]) => Ok(operate::status(node).await),
+        (&Method::GET, ["nodes"]) => Ok(operate::nodes(node).await),
+        (&Method::GET, ["partitions"]) => Ok(operate::partitions(node).await),
+        (&Method::GET, ["moves"]) => Ok(operate::moves(node).await),
+        (&Method::GET, ["ready"]) => operate::ready(node).await,
+        (&Method::POST, ["drain"]) => operate::drain(node, &query).await,
+        (&Method::POST, ["leave"]) => operate::leave(node, &query).await,
+        (_, _) => Err(ApiError::new(Code::NotFound, NO_SUCH)),
     };
     answer.unwrap_or_else(ApiError::into_response)
 }
@@ -116,10 +129,8 @@ async fn actors(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, ApiEr
         namespace: node.actors.namespace().to_owned(),
         actor_type: query.get("type").filter(|name| !name.is_empty()).map(str::to_owned),
         id_prefix: query.get("prefix").unwrap_or_default().to_owned(),
-        after,
-        limit,
     };
-    let rows = node.actors.scan_actors(wanted).await.map_err(unavailable)?;
+    let rows = node.actors.scan_actors(wanted, after, limit).await.map_err(unavailable)?;
     let next =
         rows.last().filter(|_| rows.len() == limit).map(|row| cursor(&[&row.actor.actor_type, &row.actor.actor_id]));
     let actors: Vec<_> = rows
@@ -200,7 +211,7 @@ async fn reminders(node: &Arc<Node>, query: &Query) -> Result<Response<Body>, Ap
         actor_type: query.get("type").filter(|kind| !kind.is_empty()),
         id: query.get("id").filter(|id| !id.is_empty()),
     };
-    let place = |(actor, name, _): &(ActorKey, String, Reminder)| (actor.clone(), name.clone());
+    let place = |(actor, name, _): &ReminderRow| (actor.clone(), name.clone());
     let read = |after, limit| node.actors.scan_reminders(Some(after), limit);
     // One more than is shown tells whether this is the end.
     let Found { mut rows, more } = walk(&filter, after, bounds(limit + 1), place, read).await.map_err(unavailable)?;
@@ -293,7 +304,12 @@ fn rfc3339(at: Timestamp) -> String {
 }
 
 fn unavailable(error: Error) -> ApiError {
-    ApiError::new(Code::Unavailable, error.to_string()).retry_after(std::time::Duration::from_secs(1))
+    let why = if let Error::Owner(OwnerError::NotServing(partition)) = error {
+        format!("partition {partition} has no owner that answers: the answer would lack what is there")
+    } else {
+        error.to_string()
+    };
+    ApiError::new(Code::Unavailable, why).retry_after(std::time::Duration::from_secs(1))
 }
 
 /// Fuzz body: a query string. Limits hold, and a cursor that is understood is the one it prints as.

@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::body::Body;
+use super::body::{self, Body};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)*) => {
@@ -70,6 +70,8 @@ codes! {
     ActorRuntimeClosed = "ERR_ACTOR_RUNTIME_CLOSED", SERVICE_UNAVAILABLE;
     ActorNamespaceRequired = "ERR_ACTOR_NAMESPACE_REQUIRED", PRECONDITION_FAILED;
     ActorNoAddress = "ERR_ACTOR_NO_ADDRESS", NOT_FOUND;
+    /// Ours: the request's body stopped coming, or came too slowly; nothing happened.
+    RequestTimeout = "ERR_REQUEST_TIMEOUT", REQUEST_TIMEOUT;
     /// Ours: a limit of this node is reached; nothing happened.
     Overloaded = "ERR_OVERLOADED", SERVICE_UNAVAILABLE;
     /// Ours: one actor's queue is full; nothing happened.
@@ -131,6 +133,17 @@ impl ApiError {
     /// `failed deserializing HTTP body: …`
     pub fn malformed(why: impl std::fmt::Display) -> Self {
         Self::new(Code::MalformedRequest, format!("failed deserializing HTTP body: {why}"))
+    }
+
+    /// A body that could not be read: a sender who let the node wait is told so, anything else is what `otherwise` makes
+    /// of it.
+    pub fn unread(error: body::Error, otherwise: impl FnOnce(body::Error) -> Self) -> Self {
+        match error {
+            body::Error::Silent | body::Error::Slow => {
+                Self::new(Code::RequestTimeout, format!("failed to read request body: {error}"))
+            }
+            body::Error::TooLarge | body::Error::Read(_) | body::Error::Aborted(_) => otherwise(error),
+        }
     }
 
     /// `failed to invoke, id: …, err: …`
@@ -220,6 +233,18 @@ mod tests {
         assert_eq!(status, 503);
         assert_eq!(headers[RETRY_AFTER], "2");
         assert_eq!(json["details"][0]["@type"], "x");
+    }
+
+    #[test]
+    fn only_a_body_that_did_not_come_in_time_is_408() {
+        let code = |error| ApiError::unread(error, ApiError::malformed).code;
+        for late in [body::Error::Silent, body::Error::Slow] {
+            assert_eq!(code(late), Code::RequestTimeout);
+        }
+        for other in [body::Error::TooLarge, body::Error::Aborted("gone".into())] {
+            assert_eq!(code(other), Code::MalformedRequest);
+        }
+        assert_eq!(Code::RequestTimeout.status(), StatusCode::REQUEST_TIMEOUT);
     }
 
     #[test]

@@ -211,7 +211,7 @@ pub async fn put(
 ) -> Response<Body> {
     let body = match body.collect(max_body).await {
         Ok(body) => body,
-        Err(error) => return ApiError::body_read(error).into_response(),
+        Err(error) => return ApiError::unread(error, ApiError::body_read).into_response(),
     };
     let value = String::from_utf8_lossy(&body).into_owned();
     let mut extended = extended.write();

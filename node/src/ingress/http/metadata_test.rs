@@ -92,6 +92,18 @@ async fn the_actor_runtime_initializes_until_the_apps_config_is_read() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sender_who_falls_silent_is_told_so_and_changes_nothing() {
+    let extended = RwLock::default();
+    let (sender, body) = Body::channel(1);
+    sender.send(Ok("half".into())).await.unwrap();
+    let answer = put(&extended, "k".into(), body, 100).await;
+    assert_eq!(answer.extensions().get::<Code>(), Some(&Code::RequestTimeout));
+    assert_eq!(answer.status(), 408);
+    assert!(extended.read().is_empty());
+    drop(sender);
+}
+
 #[tokio::test]
 async fn what_is_put_is_shown_and_bounded() {
     let extended = RwLock::default();

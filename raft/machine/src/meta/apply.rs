@@ -9,12 +9,14 @@
 //!   had, because every accepted one moves `next_replica` past it.
 //! - Every node that holds a replica is in the registry.
 //! - A partition's record exists from bootstrap on, and its table version rises by one with each placement.
+//! - A row is never settled beyond its version, and never less than before.
+//! - The recovery generation never falls.
 
 use std::collections::BTreeSet;
 
-use callboard_types::{ClusterId, NodeId, PartitionId};
+use callboard_types::{ClusterId, GroupId, NodeId, PartitionId};
 
-use super::command::{MetaCommand, MetaRejection, MetaResponse};
+use super::command::{FIRST_META_REPLICA, MetaCommand, MetaRejection, MetaResponse};
 use super::row::MetaKey;
 use super::state::{MetaState, NodeRecord, PartitionRecord, Placement, Role, Settings};
 use crate::limits;
@@ -29,9 +31,14 @@ impl MetaState {
             MetaCommand::Bootstrap { cluster, settings, now: _ } => self.bootstrap(*cluster, settings),
             MetaCommand::PutNode { node, record } => self.put_node(*node, record),
             MetaCommand::RemoveNode { node } => self.remove_node(*node),
-            MetaCommand::Place { partition, version, replicas } => self.place(*partition, *version, replicas),
+            MetaCommand::Place { partition, version, replicas } => {
+                self.place(GroupId::Partition(*partition), *version, replicas)
+            }
             MetaCommand::RegisterTypes { namespace, app_id, types } => self.register_types(namespace, app_id, types),
             MetaCommand::GroupInitialized { partition } => self.group_initialized(*partition),
+            MetaCommand::PlaceMeta { version, replicas } => self.place(GroupId::Meta, *version, replicas),
+            MetaCommand::Settled { group, version } => self.settled(*group, *version),
+            MetaCommand::RaiseGeneration { generation } => self.raise_generation(*generation),
         };
         match applied {
             Ok(dirty) => (MetaResponse::Done, dirty),
@@ -56,11 +63,12 @@ impl MetaState {
         self.check_bootstrapped()?;
         check_name("node name", &record.name)?;
         check_optional_name("zone", &record.zone)?;
+        check_optional_name("address", &record.address)?;
         if self.nodes.get(&node) == Some(record) {
             return Ok(Vec::new());
         }
         if !self.nodes.contains_key(&node) && self.nodes.len() >= limits::MAX_NODES {
-            return Err(MetaRejection::TooMany { what: "nodes", limit: limits::MAX_NODES });
+            return Err(MetaRejection::TooMany { what: "nodes".into(), limit: limits::MAX_NODES });
         }
         self.nodes.insert(node, record.clone());
         Ok(vec![MetaKey::Node(node)])
@@ -68,30 +76,66 @@ impl MetaState {
 
     fn remove_node(&mut self, node: NodeId) -> Applied {
         self.check_bootstrapped()?;
-        let held = self.partitions.iter().find(|(_, record)| record.replicas.iter().any(|placed| placed.node == node));
-        if let Some((&partition, _)) = held {
-            return Err(MetaRejection::NodeInUse { node, partition });
+        if let Some((group, _)) = self.placement_rows().find(|(_, record)| record.on(node).is_some()) {
+            return Err(MetaRejection::NodeInUse { node, group });
         }
         Ok(self.nodes.remove(&node).map(|_| MetaKey::Node(node)).into_iter().collect())
     }
 
-    fn place(&mut self, partition: PartitionId, version: u64, replicas: &[Placement]) -> Applied {
+    fn place(&mut self, group: GroupId, version: u64, replicas: &[Placement]) -> Applied {
         self.check_bootstrapped()?;
-        let stored = self.partitions.get(&partition).ok_or(MetaRejection::UnknownPartition(partition))?;
+        let stored = self.row_mut(group)?;
         if stored.version.checked_add(1) != Some(version) {
             return Err(MetaRejection::StaleTable { given: version, stored: stored.version });
         }
+        let held = stored.replicas.clone();
         self.check_nodes_of(replicas)?;
-        let fresh: Vec<_> = replicas.iter().copied().filter(|placed| !stored.replicas.contains(placed)).collect();
+        let is_held = |placed: &Placement| held.iter().any(|held| held.is_same_replica(placed));
+        // The replica that formed the meta group has an id that nobody handed out.
+        let formed =
+            |placed: &Placement| group == GroupId::Meta && version == 1 && placed.replica == FIRST_META_REPLICA;
+        let fresh: Vec<_> = replicas.iter().copied().filter(|placed| !is_held(placed) && !formed(placed)).collect();
         let next_replica = self.hand_out(&fresh)?;
-        let initialized = stored.initialized;
-        self.partitions.insert(partition, PartitionRecord { version, replicas: replicas.to_vec(), initialized });
-        let mut dirty = vec![MetaKey::Partition(partition)];
+        let row = self.row_mut(group)?;
+        (row.version, row.replicas) = (version, replicas.to_vec());
+        let mut dirty = vec![row_key(group)];
         if next_replica != self.next_replica {
             self.next_replica = next_replica;
             dirty.push(MetaKey::Cluster);
         }
         Ok(dirty)
+    }
+
+    fn settled(&mut self, group: GroupId, version: u64) -> Applied {
+        self.check_bootstrapped()?;
+        let row = self.row_mut(group)?;
+        if version > row.version {
+            return Err(MetaRejection::NotPlaced { group, given: version, stored: row.version });
+        }
+        if version <= row.settled {
+            return Ok(Vec::new());
+        }
+        row.settled = version;
+        Ok(vec![row_key(group)])
+    }
+
+    fn raise_generation(&mut self, generation: u64) -> Applied {
+        self.check_bootstrapped()?;
+        let stored = self.generation;
+        if generation < stored {
+            return Err(MetaRejection::GenerationFalls { given: generation, stored });
+        }
+        self.generation = generation;
+        Ok(if generation == stored { Vec::new() } else { vec![MetaKey::Cluster] })
+    }
+
+    fn row_mut(&mut self, group: GroupId) -> Result<&mut PartitionRecord, MetaRejection> {
+        match group {
+            GroupId::Meta => Ok(&mut self.meta),
+            GroupId::Partition(partition) => {
+                self.partitions.get_mut(&partition).ok_or(MetaRejection::UnknownPartition(partition))
+            }
+        }
     }
 
     fn register_types(&mut self, namespace: &str, app_id: &str, types: &[String]) -> Applied {
@@ -104,19 +148,21 @@ impl MetaState {
         let keys: BTreeSet<_> = types.iter().map(|actor_type| (namespace.to_owned(), actor_type.clone())).collect();
         let unknown: Vec<_> = keys.into_iter().filter(|key| !self.types.contains_key(key)).collect();
         if self.types.len().saturating_add(unknown.len()) > limits::MAX_TYPES {
-            return Err(MetaRejection::TooMany { what: "actor types", limit: limits::MAX_TYPES });
+            return Err(MetaRejection::TooMany { what: "actor types".into(), limit: limits::MAX_TYPES });
         }
         self.types.extend(unknown.iter().map(|key| (key.clone(), app_id.to_owned())));
         Ok(unknown.into_iter().map(|(namespace, actor_type)| MetaKey::Type { namespace, actor_type }).collect())
     }
 
+    /// A group is initialised by the one replica it is placed on, so its membership is what the row says.
     fn group_initialized(&mut self, partition: PartitionId) -> Applied {
         self.check_bootstrapped()?;
-        let record = self.partitions.get_mut(&partition).ok_or(MetaRejection::UnknownPartition(partition))?;
+        let record = self.row_mut(GroupId::Partition(partition))?;
         if record.initialized {
             return Ok(Vec::new());
         }
         record.initialized = true;
+        record.settled = record.version;
         Ok(vec![MetaKey::Partition(partition)])
     }
 
@@ -127,6 +173,9 @@ impl MetaState {
     fn check_nodes_of(&self, replicas: &[Placement]) -> Result<(), MetaRejection> {
         if replicas.is_empty() || replicas.len() > limits::MAX_PLACEMENTS {
             return Err(MetaRejection::ReplicaCount { given: replicas.len(), max: limits::MAX_PLACEMENTS });
+        }
+        if replicas.iter().all(|placed| placed.learner) {
+            return Err(MetaRejection::NoVoter);
         }
         let mut seen = BTreeSet::new();
         for placed in replicas {
@@ -193,7 +242,14 @@ fn check_name_within(
     bytes: std::ops::RangeInclusive<usize>,
 ) -> Result<(), MetaRejection> {
     if !bytes.contains(&name.len()) {
-        return Err(MetaRejection::InvalidName { what, limit: *bytes.end() });
+        return Err(MetaRejection::InvalidName { what: what.into(), limit: *bytes.end() });
     }
     Ok(())
+}
+
+fn row_key(group: GroupId) -> MetaKey {
+    match group {
+        GroupId::Meta => MetaKey::Meta,
+        GroupId::Partition(partition) => MetaKey::Partition(partition),
+    }
 }

@@ -1,6 +1,6 @@
 //! The rules of the meta group, one by one, and its rows over random logs.
 
-use callboard_types::{ClusterId, NodeId, PartitionId, ReplicaId, Timestamp};
+use callboard_types::{ClusterId, GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
@@ -24,14 +24,31 @@ fn bootstrap(settings: Settings) -> MetaCommand {
 }
 
 fn put_node(node: u64, role: Role) -> MetaCommand {
-    let record = NodeRecord { name: format!("node-{node}"), role, zone: String::new(), incarnation: 1 };
+    let (name, zone, address) = (format!("node-{node}"), String::new(), format!("10.0.0.{node}:50002"));
+    let record = NodeRecord { name, role, zone, incarnation: 1, address, leaving: false };
     MetaCommand::PutNode { node: NodeId(node), record }
 }
 
 fn place(partition: u32, version: u64, replicas: &[(u64, u64)]) -> MetaCommand {
-    let placement = |&(node, replica)| Placement { node: NodeId(node), replica: ReplicaId(replica) };
-    let replicas = replicas.iter().map(placement).collect();
+    let replicas = replicas.iter().map(|&(node, replica)| voter(node, replica)).collect();
     MetaCommand::Place { partition: PartitionId(partition), version, replicas }
+}
+
+fn place_meta(version: u64, replicas: &[(u64, u64)]) -> MetaCommand {
+    let replicas = replicas.iter().map(|&(node, replica)| voter(node, replica)).collect();
+    MetaCommand::PlaceMeta { version, replicas }
+}
+
+fn settled(group: GroupId, version: u64) -> MetaCommand {
+    MetaCommand::Settled { group, version }
+}
+
+fn voter(node: u64, replica: u64) -> Placement {
+    Placement { node: NodeId(node), replica: ReplicaId(replica), learner: false }
+}
+
+fn learner(node: u64, replica: u64) -> Placement {
+    Placement { learner: true, ..voter(node, replica) }
 }
 
 fn register(app_id: &str, types: &[&str]) -> MetaCommand {
@@ -75,7 +92,7 @@ fn bootstrap_makes_every_partition_without_replicas() {
     let dirty = accept(&mut state, &bootstrap(settings()));
     assert_eq!((state.cluster, state.settings.as_ref()), (Some(ClusterId(9)), Some(&settings())));
     let records: Vec<_> = state.partitions.iter().map(|(partition, record)| (partition.0, record)).collect();
-    let empty = PartitionRecord { version: 0, replicas: vec![], initialized: false };
+    let empty = PartitionRecord { version: 0, replicas: vec![], initialized: false, settled: 0 };
     assert_eq!(records, [(0, &empty), (1, &empty), (2, &empty), (3, &empty)]);
     assert_eq!(state.next_replica, 1);
     let partitions = (0..4).map(|partition| MetaKey::Partition(PartitionId(partition)));
@@ -99,6 +116,9 @@ fn nothing_is_accepted_before_there_is_a_cluster() {
         place(0, 1, &[(1, 1)]),
         register("app", &["cat"]),
         MetaCommand::GroupInitialized { partition: PartitionId(0) },
+        place_meta(1, &[(1, 1)]),
+        settled(GroupId::Meta, 0),
+        MetaCommand::RaiseGeneration { generation: 1 },
     ] {
         assert_eq!(refuse(&mut MetaState::default(), &command), MetaRejection::NotBootstrapped);
     }
@@ -152,9 +172,74 @@ fn a_node_that_holds_a_replica_is_not_removed() {
     let mut state = cluster();
     accept(&mut state, &place(2, 1, &[(1, 1), (2, 2)]));
     let rejection = refuse(&mut state, &MetaCommand::RemoveNode { node: NodeId(2) });
-    assert_eq!(rejection, MetaRejection::NodeInUse { node: NodeId(2), partition: PartitionId(2) });
+    let in_use = |group| MetaRejection::NodeInUse { node: NodeId(2), group };
+    assert_eq!(rejection, in_use(GroupId::Partition(PartitionId(2))));
     accept(&mut state, &place(2, 2, &[(1, 1)]));
+    accept(&mut state, &place_meta(1, &[(2, 3)]));
+    assert_eq!(refuse(&mut state, &MetaCommand::RemoveNode { node: NodeId(2) }), in_use(GroupId::Meta));
+    accept(&mut state, &place_meta(2, &[(1, 4)]));
     accept(&mut state, &MetaCommand::RemoveNode { node: NodeId(2) });
+}
+
+#[test]
+fn the_first_row_of_the_meta_group_names_the_replica_that_formed_it() {
+    let mut state = cluster();
+    // Some ids have been handed out since: an older cluster gets its row late.
+    accept(&mut state, &place(0, 1, &[(1, 1)]));
+    let dirty = accept(&mut state, &place_meta(1, &[(1, FIRST_META_REPLICA.0)]));
+    assert_eq!((dirty, state.next_replica), (vec![MetaKey::Meta], 2));
+    assert_eq!(state.row_of(GroupId::Meta).map(|row| (row.version, row.settled)), Some((1, 0)));
+    // It is kept like any other, and not given twice.
+    accept(&mut state, &place_meta(2, &[(1, FIRST_META_REPLICA.0), (2, 2)]));
+    let again = refuse(&mut state, &place_meta(3, &[(3, FIRST_META_REPLICA.0), (2, 2)]));
+    assert_eq!(again, MetaRejection::ReplicaNotFresh { given: FIRST_META_REPLICA, next: 3 });
+    assert_eq!(refuse(&mut state, &place_meta(5, &[(1, 1)])), MetaRejection::StaleTable { given: 5, stored: 2 });
+}
+
+#[test]
+fn a_replica_changes_between_voter_and_learner_under_its_id() {
+    let mut state = cluster();
+    accept(&mut state, &place(0, 1, &[(1, 1)]));
+    let partition = PartitionId(0);
+    let with_learner = vec![voter(1, 1), learner(2, 2)];
+    accept(&mut state, &MetaCommand::Place { partition, version: 2, replicas: with_learner });
+    accept(&mut state, &place(0, 3, &[(1, 1), (2, 2)]));
+    assert_eq!((state.partitions[&partition].voters().count(), state.next_replica), (2, 3));
+    let unheard = vec![learner(1, 1), learner(2, 2)];
+    let without_voter = MetaCommand::Place { partition, version: 4, replicas: unheard };
+    assert_eq!(refuse(&mut state, &without_voter), MetaRejection::NoVoter);
+}
+
+#[test]
+fn a_row_settles_up_to_its_version_and_never_back() {
+    let mut state = cluster();
+    let group = GroupId::Partition(PartitionId(1));
+    let not_placed = |group, given, stored| MetaRejection::NotPlaced { group, given, stored };
+    assert_eq!(refuse(&mut state, &settled(group, 1)), not_placed(group, 1, 0));
+    accept(&mut state, &place(1, 1, &[(1, 1)]));
+    assert!(!state.partitions[&PartitionId(1)].is_settled());
+    assert_eq!(accept(&mut state, &settled(group, 1)), [MetaKey::Partition(PartitionId(1))]);
+    assert_eq!(accept(&mut state, &settled(group, 1)), []);
+    accept(&mut state, &place(1, 2, &[(2, 2)]));
+    assert!(!state.partitions[&PartitionId(1)].is_settled());
+    accept(&mut state, &settled(group, 2));
+    assert_eq!(accept(&mut state, &settled(group, 1)), []);
+    assert!(state.partitions[&PartitionId(1)].is_settled());
+    accept(&mut state, &place_meta(1, &[(1, 3)]));
+    assert_eq!(accept(&mut state, &settled(GroupId::Meta, 1)), [MetaKey::Meta]);
+    let unknown = PartitionId(4);
+    let rejection = refuse(&mut state, &settled(GroupId::Partition(unknown), 0));
+    assert_eq!(rejection, MetaRejection::UnknownPartition(unknown));
+}
+
+#[test]
+fn the_recovery_generation_only_rises() {
+    let mut state = cluster();
+    let raise = |generation| MetaCommand::RaiseGeneration { generation };
+    assert_eq!(accept(&mut state, &raise(3)), [MetaKey::Cluster]);
+    assert_eq!(accept(&mut state, &raise(3)), []);
+    assert_eq!(refuse(&mut state, &raise(2)), MetaRejection::GenerationFalls { given: 2, stored: 3 });
+    assert_eq!(state.generation, 3);
 }
 
 #[test]
@@ -240,18 +325,26 @@ fn an_initialised_group_stays_so_through_placements() {
     assert_eq!(accept(&mut state, &command), []);
     accept(&mut state, &place(1, 1, &[(1, 1)]));
     assert!(state.partitions[&PartitionId(1)].initialized);
+    // One that is initialised where it is placed has the membership of its row.
+    accept(&mut state, &place(2, 1, &[(1, 2)]));
+    accept(&mut state, &MetaCommand::GroupInitialized { partition: PartitionId(2) });
+    assert!(state.partitions[&PartitionId(2)].is_settled());
     let unknown = MetaCommand::GroupInitialized { partition: PartitionId(4) };
     assert_eq!(refuse(&mut state, &unknown), MetaRejection::UnknownPartition(PartitionId(4)));
 }
 
 fn any_command() -> impl Strategy<Value = MetaCommand> {
     let role = prop_oneof![3 => Just(Role::Storage), 1 => Just(Role::Gateway)];
-    let replicas = proptest::collection::vec((1..5u64, 1..30u64), 0..4);
+    let replicas = || proptest::collection::vec((1..5u64, 1..30u64), 0..4);
     prop_oneof![
         1 => Just(bootstrap(settings())),
         3 => (1..5u64, role).prop_map(|(node, role)| put_node(node, role)),
         1 => (1..5u64).prop_map(|node| MetaCommand::RemoveNode { node: NodeId(node) }),
-        6 => (0..3u32, 1..4u64, replicas).prop_map(|(partition, version, replicas)| place(partition, version, &replicas)),
+        6 => (0..3u32, 1..4u64, replicas())
+            .prop_map(|(partition, version, replicas)| place(partition, version, &replicas)),
+        3 => (1..4u64, replicas()).prop_map(|(version, replicas)| place_meta(version, &replicas)),
+        2 => (0..4u32, 0..4u64).prop_map(|(group, version)| settled(GroupId::from_u32(group), version)),
+        1 => (0..3u64).prop_map(|generation| MetaCommand::RaiseGeneration { generation }),
         2 => (0..3usize, "[a-c]").prop_map(|(app, actor_type)| register(["x", "y", ""][app], &[&actor_type])),
         1 => (0..5u32).prop_map(|partition| MetaCommand::GroupInitialized { partition: PartitionId(partition) }),
     ]
@@ -289,12 +382,16 @@ proptest! {
         let mut holder = std::collections::BTreeMap::new();
         for command in &commands {
             state.apply(command);
-            for (partition, record) in &state.partitions {
+            for (group, record) in state.placement_rows() {
+                prop_assert!(record.settled <= record.version);
                 for placed in &record.replicas {
-                    let first = *holder.entry(placed.replica).or_insert((*partition, placed.node));
-                    prop_assert_eq!(first, (*partition, placed.node));
-                    prop_assert!(placed.replica.0 < state.next_replica);
                     prop_assert!(state.nodes.contains_key(&placed.node));
+                    if group == GroupId::Meta && placed.replica == FIRST_META_REPLICA {
+                        continue;
+                    }
+                    let first = *holder.entry(placed.replica).or_insert((group, placed.node));
+                    prop_assert_eq!(first, (group, placed.node));
+                    prop_assert!(placed.replica.0 < state.next_replica);
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! What stands in the meta log, and what applying it answers.
 
-use callboard_types::{ClusterId, NodeId, PartitionId, ReplicaId, Timestamp};
+use std::borrow::Cow;
+
+use callboard_types::{ClusterId, GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
 
 use super::state::{NodeRecord, Placement, Settings};
 
@@ -23,7 +25,17 @@ pub enum MetaCommand {
     /// The partition's group has been initialised; from then on nobody initialises it again, since a second
     /// initialisation could elect a leader that knows nothing of the first one's log. Repeats are no error.
     GroupInitialized { partition: PartitionId },
+    /// [`MetaCommand::Place`] for the meta group itself. Its first row may name [`FIRST_META_REPLICA`], which formed the
+    /// group before there was anything that could hand out an id.
+    PlaceMeta { version: u64, replicas: Vec<Placement> },
+    /// The group's membership has become what its row said at `version`. Repeats and older versions are no error.
+    Settled { group: GroupId, version: u64 },
+    /// Raises the recovery generation. Repeats are no error; a lower one is rejected.
+    RaiseGeneration { generation: u64 },
 }
+
+/// The replica that forms the meta group.
+pub const FIRST_META_REPLICA: ReplicaId = ReplicaId(1);
 
 /// What a proposal is answered with after its entry has been applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,19 +59,25 @@ pub enum MetaRejection {
     UnknownNode(NodeId),
     #[error("table version {given} does not follow {stored}")]
     StaleTable { given: u64, stored: u64 },
-    #[error("a partition is placed on 1 to {max} replicas, not on {given}")]
+    #[error("a group is placed on 1 to {max} replicas, not on {given}")]
     ReplicaCount { given: usize, max: usize },
-    #[error("node {0} is given two replicas of one partition")]
+    #[error("a group needs a voter")]
+    NoVoter,
+    #[error("node {0} is given two replicas of one group")]
     NodeTwice(NodeId),
     #[error("node {0} is a gateway: it holds no replicas")]
     NotStorage(NodeId),
     /// Proposed on an older state: the id may have been handed out since.
     #[error("replica id {given} is not fresh: the next one is {next}")]
     ReplicaNotFresh { given: ReplicaId, next: u64 },
-    #[error("node {node} still holds a replica of {partition}")]
-    NodeInUse { node: NodeId, partition: PartitionId },
+    #[error("node {node} still holds a replica of {group}")]
+    NodeInUse { node: NodeId, group: GroupId },
+    #[error("{group} cannot have settled at {given}: its row is at {stored}")]
+    NotPlaced { group: GroupId, given: u64, stored: u64 },
+    #[error("the recovery generation is {stored} and does not fall to {given}")]
+    GenerationFalls { given: u64, stored: u64 },
     #[error("too many {what}: the limit is {limit}")]
-    TooMany { what: &'static str, limit: usize },
+    TooMany { what: Cow<'static, str>, limit: usize },
     #[error("{what} is empty or longer than {limit} bytes")]
-    InvalidName { what: &'static str, limit: usize },
+    InvalidName { what: Cow<'static, str>, limit: usize },
 }

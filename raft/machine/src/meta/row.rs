@@ -23,26 +23,30 @@ pub enum MetaKey {
         namespace: String,
         actor_type: String,
     },
+    /// The meta group's own row of the placement table: absent until it is placed.
+    Meta,
 }
 
 /// A row: its key and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetaRow {
-    Cluster { cluster: ClusterId, settings: Settings, next_replica: u64 },
+    Cluster { cluster: ClusterId, settings: Settings, next_replica: u64, generation: u64 },
     Node(NodeId, NodeRecord),
     Partition(PartitionId, PartitionRecord),
     Type { namespace: String, actor_type: String, app_id: String },
+    Meta(PartitionRecord),
 }
 
 impl MetaRow {
     pub fn key(&self) -> MetaKey {
         match self {
-            MetaRow::Cluster { cluster: _, settings: _, next_replica: _ } => MetaKey::Cluster,
+            MetaRow::Cluster { cluster: _, settings: _, next_replica: _, generation: _ } => MetaKey::Cluster,
             MetaRow::Node(node, _) => MetaKey::Node(*node),
             MetaRow::Partition(partition, _) => MetaKey::Partition(*partition),
             MetaRow::Type { namespace, actor_type, app_id: _ } => {
                 MetaKey::Type { namespace: namespace.clone(), actor_type: actor_type.clone() }
             }
+            MetaRow::Meta(_) => MetaKey::Meta,
         }
     }
 }
@@ -53,10 +57,11 @@ impl MetaState {
         let mut state = Self::default();
         for row in rows {
             match row {
-                MetaRow::Cluster { cluster, settings, next_replica } => {
+                MetaRow::Cluster { cluster, settings, next_replica, generation } => {
                     state.cluster = Some(cluster);
                     state.settings = Some(settings);
                     state.next_replica = next_replica;
+                    state.generation = generation;
                 }
                 MetaRow::Node(node, record) => {
                     state.nodes.insert(node, record);
@@ -67,6 +72,7 @@ impl MetaState {
                 MetaRow::Type { namespace, actor_type, app_id } => {
                     state.types.insert((namespace, actor_type), app_id);
                 }
+                MetaRow::Meta(record) => state.meta = record,
             }
         }
         state
@@ -77,7 +83,8 @@ impl MetaState {
         match key {
             MetaKey::Cluster => {
                 let (cluster, settings) = self.cluster.zip(self.settings.clone())?;
-                Some(MetaRow::Cluster { cluster, settings, next_replica: self.next_replica })
+                let (next_replica, generation) = (self.next_replica, self.generation);
+                Some(MetaRow::Cluster { cluster, settings, next_replica, generation })
             }
             MetaKey::Node(node) => self.nodes.get(node).map(|record| MetaRow::Node(*node, record.clone())),
             MetaKey::Partition(partition) => {
@@ -91,6 +98,7 @@ impl MetaState {
                     app_id: app_id.clone(),
                 })
             }
+            MetaKey::Meta => (self.meta.version > 0).then(|| MetaRow::Meta(self.meta.clone())),
         }
     }
 
@@ -100,6 +108,7 @@ impl MetaState {
             .chain(self.nodes.keys().copied().map(MetaKey::Node))
             .chain(self.partitions.keys().copied().map(MetaKey::Partition))
             .chain(self.types.keys().cloned().map(|(namespace, actor_type)| MetaKey::Type { namespace, actor_type }))
+            .chain(std::iter::once(MetaKey::Meta))
             .filter_map(|key| self.row(&key))
     }
 }

@@ -21,6 +21,4 @@ mod samples;
 pub use apply::apply;
 pub use command::{ActorCommand, ActorOp, Claim, Command, Effect, Outcome, Rejection, Response};
 pub use memory::MemoryTables;
-pub use table::{
-    DroppedFiring, FailurePolicy, LastWrite, Ownership, Reminder, ReminderSpec, StateValue, Tables, visible,
-};
+pub use table::{DroppedFiring, LastWrite, Ownership, Reminder, ReminderSpec, StateValue, Tables, visible};

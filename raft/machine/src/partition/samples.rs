@@ -1,11 +1,10 @@
 //! What the tests of this module build their commands and partitions from.
 
 use bytes::Bytes;
-use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
+use callboard_types::{Activation, ActorKey, Epoch, FailurePolicy, NodeId, ReplicaId, Timestamp, WriteNumber};
 
 use super::{
-    ActorCommand, ActorOp, Claim, Command, FailurePolicy, MemoryTables, Outcome, Reminder, ReminderSpec, Response,
-    Tables, apply,
+    ActorCommand, ActorOp, Claim, Command, MemoryTables, Outcome, Reminder, ReminderSpec, Response, Tables, apply,
 };
 
 pub(super) const SECOND: i64 = 1_000_000;

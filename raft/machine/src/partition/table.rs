@@ -5,7 +5,7 @@
 //! reads hide them, by [`visible`].
 
 use bytes::Bytes;
-use callboard_types::{Activation, ActorKey, Epoch, NodeId, ReplicaId, Timestamp, WriteNumber};
+use callboard_types::{Activation, ActorKey, Epoch, FailurePolicy, NodeId, ReplicaId, Timestamp, WriteNumber};
 
 use super::command::Response;
 
@@ -37,22 +37,6 @@ pub struct ReminderSpec {
     /// No occurrence is due after this instant (inclusive).
     pub expires_at: Option<Timestamp>,
     pub policy: FailurePolicy,
-}
-
-/// What happens when the app fails an occurrence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailurePolicy {
-    /// One attempt.
-    Drop,
-    /// `interval_micros` between attempts; `max_retries: None` retries without end.
-    Constant { interval_micros: u64, max_retries: Option<u32> },
-}
-
-impl Default for FailurePolicy {
-    /// Three retries, one second apart (`specs`: reminders, failure policy not set).
-    fn default() -> Self {
-        FailurePolicy::Constant { interval_micros: 1_000_000, max_retries: Some(3) }
-    }
 }
 
 /// A reminder as stored: the request and where it stands.

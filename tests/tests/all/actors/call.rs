@@ -1,10 +1,12 @@
 //! Method calls: what reaches the app and what comes back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use callboard_tests::app::{App, Reply};
 use callboard_tests::node::Setup;
 use callboard_tests::raw::RawApp;
-use callboard_tests::wait::PATIENCE;
+use callboard_tests::wait::{PATIENCE, busy, stays};
 use serde_json::json;
 
 use crate::stage::{CAT, DOG, at, stage, unique};
@@ -176,7 +178,7 @@ async fn bodies_of_an_h2c_app_are_intact_also_when_the_head_is_flushed_first() {
         let (reply, sender) = Reply::ok().stream();
         tokio::spawn(async move {
             // The head is on its way before the first byte of the body exists.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            busy(Duration::from_millis(50)).await;
             for _ in 0..8 {
                 sender.send(Bytes::from(vec![b'y'; 1024])).await.expect("the node reads on");
             }
@@ -306,12 +308,8 @@ async fn a_call_made_before_the_app_is_there_waits_for_it() {
     let port = callboard_tests::ports::free();
     let node = Setup::default().app_at(([127, 0, 0, 1], port).into()).start().await;
     let call = tokio::spawn(node.post("/v1.0/actors/cat/a/method/foo").send());
-    // The call is on its way, and unanswered, when the app appears.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    if call.is_finished() {
-        let answer = call.await.expect("the call is made");
-        panic!("the call was answered without an app: {} {}", answer.status, answer.text());
-    }
+    let while_away = Duration::from_millis(500);
+    stays(while_away, "that the call is answered", false, async || call.is_finished()).await;
     let app = App::listening(json!({"entities": [CAT]}), port).await;
     call.await.expect("the call is made").expect(200);
     assert_eq!(app.wait_for(1, "/actors/cat/a", PATIENCE).await.len(), 1);

@@ -1,10 +1,11 @@
 //! The end of an activation: idleness and the end of the node.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callboard_tests::app::App;
 use callboard_tests::node::Setup;
-use callboard_tests::wait::{PATIENCE, eventually};
+use callboard_tests::wait::{Gate, PATIENCE, busy, eventually, stays};
 use serde_json::json;
 
 use crate::stage::{BRIEF, CAT, stage, unique};
@@ -35,12 +36,13 @@ async fn an_actor_idle_for_its_types_timeout_gets_one_delete() {
 async fn calls_keep_an_actor_active() {
     let stage = stage().await;
     let id = unique("busy");
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(2500) {
+    // Over twice its idle timeout.
+    stays(Duration::from_millis(2500), "the number of DELETEs", 0, async || {
         stage.node.call(BRIEF, &id, "foo").await.expect(200);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert_eq!(stage.app.count_of("DELETE", &format!("/actors/{BRIEF}/{id}")), 0);
+        busy(Duration::from_millis(200)).await;
+        stage.app.count_of("DELETE", &format!("/actors/{BRIEF}/{id}"))
+    })
+    .await;
 }
 
 /// actors/deactivation/idle/panic.go, on one host
@@ -97,11 +99,24 @@ async fn a_delete_the_app_refuses_still_ends_the_activation() {
 async fn a_turn_longer_than_the_idle_timeout_runs_to_its_end() {
     let stage = stage().await;
     let id = unique("longturn");
-    stage.app.on(&format!("/actors/{BRIEF}/{id}/"), async |_| {
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
-        callboard_tests::app::Reply::ok().body("done")
+    let gate = Arc::new(Gate::closed());
+    let door = gate.clone();
+    stage.app.on(&format!("/actors/{BRIEF}/{id}/"), move |_| {
+        let door = door.clone();
+        async move {
+            door.enter().await;
+            callboard_tests::app::Reply::ok().body("done")
+        }
     });
-    assert_eq!(stage.node.call(BRIEF, &id, "foo").await.expect(200).text(), "done");
+    let call = tokio::spawn(stage.node.post(&format!("/v1.0/actors/{BRIEF}/{id}/method/foo")).send());
+    stage.app.wait_for(1, &format!("/actors/{BRIEF}/{id}/"), PATIENCE).await;
+    // Over twice its idle timeout.
+    stays(Duration::from_millis(2500), "the number of DELETEs", 0, async || {
+        stage.app.count_of("DELETE", &format!("/actors/{BRIEF}/{id}"))
+    })
+    .await;
+    gate.open();
+    assert_eq!(call.await.expect("sent").expect(200).text(), "done");
     let calls = stage.app.wait_for(2, &format!("/actors/{BRIEF}/{id}"), PATIENCE).await;
     assert_eq!((calls[0].method.as_str(), calls[1].method.as_str()), ("PUT", "DELETE"));
     assert!(calls[0].ended.is_some_and(|ended| ended <= calls[1].begun), "the DELETE came while the turn ran");

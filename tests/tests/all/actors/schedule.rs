@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use callboard_tests::wait::{PATIENCE, stays};
+use callboard_tests::wait::{PATIENCE, busy, stays};
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ async fn a_slow_callback_does_not_move_the_schedule() {
     let id = unique("drift");
     let callback = format!("/actors/{CAT}/{id}/method/remind/r");
     stage.app.on(&callback, async |_| {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        busy(Duration::from_millis(150)).await;
         callboard_tests::app::Reply::ok()
     });
     let begun = Instant::now();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use callboard_tests::app::App;
 use callboard_tests::node::Setup;
-use callboard_tests::wait::{PATIENCE, eventually, stays};
+use callboard_tests::wait::{PATIENCE, busy, eventually, stays};
 use serde_json::{Value, json};
 
 use crate::stage::{BRIEF, CAT, stage, unique};
@@ -74,7 +74,7 @@ async fn a_slow_tick_does_not_move_the_next_ones() {
     let stage = stage().await;
     let id = unique("drift");
     stage.app.on(&callback(&id, "t"), async |_| {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        busy(Duration::from_millis(150)).await;
         callboard_tests::app::Reply::ok()
     });
     let begun = Instant::now();

@@ -236,14 +236,26 @@ fn tls_spec(address: SocketAddr, root: Option<&str>, pair: Option<(&str, &str)>)
     spec
 }
 
-/// daprd/serviceinvocation/http/httpendpoints.go and daprd/httpendpoints/{rootca,pki}.go: TLS both ways
+/// daprd/serviceinvocation/http/httpendpoints.go and daprd/httpendpoints/{rootca,pki}.go: TLS both ways, with material
+/// given in place and in a secret store
 #[tokio::test]
 async fn an_endpoint_with_client_pki_is_reached_and_one_with_a_strange_certificate_is_500() {
     let tls = tls().await;
     let stranger = issuer("somebody else");
     let (wrong, wrong_key) = leaf(&stranger);
     let (wrong, wrong_key) = (wrong.pem(), wrong_key.serialize_pem());
-    let node = Setup::default()
+    let secrets = serde_json::json!({"root": tls.root, "pair": {"certificate": tls.certificate, "key": tls.key}});
+    let setup = Setup::default();
+    let file = setup.home().join("secrets.json");
+    std::fs::write(&file, secrets.to_string()).expect("write the secrets");
+    let settings = format!("[{{name: secretsFile, value: {}}}, {{name: multiValued, value: true}}]", file.display());
+    let by_name = format!(
+        "  baseUrl: https://localhost:{}\n  clientTLS:\n    rootCA:\n      secretKeyRef: {{name: root}}\n    certificate:\n      secretKeyRef: {{name: pair, key: certificate}}\n    privateKey:\n      secretKeyRef: {{name: pair, key: key}}\nauth: {{secretStore: file}}\n",
+        tls.address.port()
+    );
+    let node = setup
+        .resource("file.yaml", &secret_store("file", "local.file", &settings))
+        .resource("secret.yaml", &endpoint("secret", &by_name))
         .resource(
             "good.yaml",
             &endpoint("good", &tls_spec(tls.address, Some(&tls.root), Some((&tls.certificate, &tls.key)))),
@@ -255,10 +267,75 @@ async fn an_endpoint_with_client_pki_is_reached_and_one_with_a_strange_certifica
         )
         .ready()
         .await;
-    assert_eq!(node.get("/v1.0/invoke/good/method/a").send().await.expect(200).text(), "ok-TLS");
+    for name in ["good", "secret"] {
+        let answer = node.get(&format!("/v1.0/invoke/{name}/method/a")).send().await.expect(200);
+        assert_eq!(answer.text(), "ok-TLS", "{name}");
+    }
     let answer = node.get("/v1.0/invoke/wrong/method/a").send().await;
     answer.expect_error(500, "ERR_DIRECT_INVOKE", "failed to invoke, id: wrong, err: ");
     assert_eq!(node.error_count("ERR_DIRECT_INVOKE").await, 1);
     let answer = node.get("/v1.0/invoke/distrust/method/a").send().await;
     answer.expect_error(500, "ERR_DIRECT_INVOKE", "failed to verify certificate");
+}
+
+fn secret_store(name: &str, kind: &str, metadata: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: {name}\nspec:\n  type: secretstores.{kind}\n  version: v1\n  metadata: {metadata}\n"
+    )
+}
+
+/// dapr.md 12: headers by `secretKeyRef`, from the stores that this machine can hold.
+#[tokio::test]
+async fn headers_of_an_endpoint_come_from_a_secret_store() {
+    let outside = outside().await;
+    let headers = |name: &str, store: &str, headers: &str| {
+        let spec = format!("  baseUrl: http://127.0.0.1:{}\n  headers:\n{headers}", outside.port());
+        format!("{}auth:\n  secretStore: {store}\n", endpoint(name, &spec))
+    };
+    let by_env = "  - name: authorization\n    secretKeyRef:\n      name: SHOP_TOKEN\n      key: SHOP_TOKEN\n";
+    let by_file = "  - name: x-user\n    secretKeyRef:\n      name: shop:user\n      key: shop:user\n  - name: x-own\n    value: set\n";
+    let setup = Setup::default();
+    let file = setup.home().join("secrets.json");
+    std::fs::write(&file, r#"{"shop": {"user": "hobbit"}}"#).expect("write the secrets");
+    let settings = format!("[{{name: secretsFile, value: {}}}]", file.display());
+    let node = setup
+        .env("SHOP_TOKEN", "Bearer of the environment")
+        // A store may stand in a later file than those who ask it.
+        .resource("1.yaml", &headers("by-env", "env", by_env))
+        .resource("2.yaml", &headers("by-file", "file", by_file))
+        .resource("3.yaml", &secret_store("env", "local.env", "[]"))
+        .resource("4.yaml", &secret_store("file", "local.file", &settings))
+        .ready()
+        .await;
+    node.get("/v1.0/invoke/by-env/method/a").header("authorization", "mine").send().await.expect(200);
+    assert_eq!(outside.calls_to("/a")[0].header("authorization"), Some("Bearer of the environment"));
+    node.get("/v1.0/invoke/by-file/method/b").send().await.expect(200);
+    let call = &outside.calls_to("/b")[0];
+    assert_eq!((call.header("x-user"), call.header("x-own")), (Some("hobbit"), Some("set")));
+}
+
+/// An endpoint without its secret is known by its name and calls nobody: what it says is what it lacks, at once.
+#[tokio::test]
+async fn an_endpoint_that_lacks_a_secret_is_listed_and_refuses_calls() {
+    let outside = outside().await;
+    let reference = "  headers:\n  - name: authorization\n    secretKeyRef:\n      name: SHOP_TOKEN\n";
+    let spec = format!("  baseUrl: http://127.0.0.1:{}\n{reference}", outside.port());
+    let node = Setup::default()
+        .resource("one.yaml", &endpoint("storeless", &spec))
+        .resource("two.yaml", &format!("{}auth:\n  secretStore: env\n", endpoint("unset", &spec)))
+        .resource("env.yaml", &secret_store("env", "local.env", "[]"))
+        .ready()
+        .await;
+    let names = serde_json::json!([{"name": "storeless"}, {"name": "unset"}]);
+    assert_eq!(node.metadata().await["httpEndpoints"], names);
+    for (name, why) in [("storeless", "names no auth.secretStore"), ("unset", "store \"env\" has no text")] {
+        let begun = std::time::Instant::now();
+        let answer = node.get(&format!("/v1.0/invoke/{name}/method/a")).header("authorization", "mine").send().await;
+        let answer = answer.expect_error(500, "ERR_DIRECT_INVOKE", why);
+        let message = answer.json()["message"].as_str().expect("a message").to_owned();
+        let start = format!("failed to invoke, id: {name}, err: the endpoint lacks a secret: header \"authorization\"");
+        assert!(message.starts_with(&start), "{message}");
+        assert!(begun.elapsed().as_secs() < 3, "what is missing is not looked for again");
+    }
+    assert_eq!(outside.calls().len(), 0);
 }

@@ -6,6 +6,7 @@ use callboard_tests::raw::{Ending, Raw};
 use callboard_tests::wait::eventually;
 
 use super::Victim;
+use crate::stage::{gives_back, settled};
 
 /// The read-header timeout is 10 s (dapr.md 0.1); a little more for a busy machine.
 const HEADER_BOUND: Duration = Duration::from_secs(15);
@@ -107,7 +108,10 @@ async fn a_head_that_never_ends_is_cut() {
     victim.must_be_unharmed().await;
 }
 
-/// A body that never comes holds its own connection only, and ends with it.
+/// A pause inside a body is given up after 30 s.
+const BODY_BOUND: Duration = Duration::from_secs(45);
+
+/// A body that never comes holds its own connection only, and ends with it, or with the node's patience.
 #[tokio::test]
 async fn bodies_that_stop_half_way_do_no_harm() {
     let victim = Victim::start().await;
@@ -119,6 +123,14 @@ async fn bodies_that_stop_half_way_do_no_harm() {
         raw.write(request.as_bytes()).await.expect("written");
         open.push(raw);
     }
+    let mut patient = Vec::new();
+    for path in ["actors/cat/half/state", "actors/cat/half/reminders/r", "actors/cat/half/method/foo", "metadata/half"]
+    {
+        let mut raw = Raw::connect(victim.node.http()).await;
+        let request = format!("PUT /v1.0/{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n[");
+        raw.write(request.as_bytes()).await.expect("written");
+        patient.push((path, raw));
+    }
     // Others are served meanwhile.
     for n in 0..20 {
         victim.node.call("cat", &format!("other{n}"), "foo").await.expect(200);
@@ -128,6 +140,11 @@ async fn bodies_that_stop_half_way_do_no_harm() {
         is_refused(&raw.ending(HEADER_BOUND).await, "a body that ends early");
     }
     drop(open);
+    for (path, mut raw) in patient {
+        let text = String::from_utf8_lossy(&raw.read_to_end(BODY_BOUND).await).into_owned();
+        assert!(text.starts_with("HTTP/1.1 408 "), "{path}: {text}");
+        assert!(text.contains("\"errorCode\":\"ERR_REQUEST_TIMEOUT\""), "{path}: {text}");
+    }
     assert_eq!(victim.app.count("/actors/cat/half"), 0, "half a request is none");
     victim.must_be_unharmed().await;
 }
@@ -135,18 +152,21 @@ async fn bodies_that_stop_half_way_do_no_harm() {
 /// Hundreds of connections that say nothing, and go.
 #[tokio::test]
 async fn silent_connections_cost_no_service_and_are_given_back() {
+    const SILENT: usize = 500;
     let victim = Victim::start().await;
-    let before = callboard_tests::process::descriptors(victim.node.id());
+    victim.node.call("cat", "meanwhile", "foo").await.expect(200);
+    let before = settled(&victim.node, &victim.app).await;
     let mut open = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..SILENT {
         open.push(Raw::connect(victim.node.http()).await);
     }
-    victim.node.call("cat", "meanwhile", "foo").await.expect(200);
-    drop(open);
-    eventually(HEADER_BOUND, "the descriptors are given back", async || {
-        (callboard_tests::process::descriptors(victim.node.id()) <= before + 20).then_some(())
+    eventually(HEADER_BOUND, "the node has them all", async || {
+        (victim.node.held().await.sockets >= before.sockets + SILENT).then_some(())
     })
     .await;
+    victim.node.call("cat", "meanwhile", "foo").await.expect(200);
+    drop(open);
+    gives_back(&victim.node, &victim.app, &before).await;
     victim.must_be_unharmed().await;
 }
 

@@ -77,6 +77,8 @@ async fn mistakes_on_the_command_line_end_with_a_message() {
     for (setup, said) in [
         (Setup::new("with.dot"), "app"),
         (Setup::new("").manner(Manner::Daprd), "app"),
+        (Setup::new(""), "--app-id: empty"),
+        (Setup::default().arg("--cluster="), "--cluster: empty"),
         (Setup::default().arg("--max-body-size=lots"), "max-body-size"),
         (Setup::default().arg("--no-such-flag=1"), "no-such-flag"),
         (Setup::default().arg("--partitions=0"), "partitions"),
@@ -143,11 +145,71 @@ async fn data_of_another_cluster_is_refused() {
 #[tokio::test]
 async fn an_ephemeral_node_says_so_and_leaves_no_data() {
     let mut node = Setup::default().arg("--ephemeral").start().await;
-    let said = node.log().to_lowercase();
-    assert!(said.contains("ephemeral"), "{said}");
+    let said = node.log();
+    assert!(said.contains("--ephemeral"), "{said}");
+    assert!(said.contains("acknowledged writes do not survive the end of this process"), "{said}");
     node.terminate();
     assert_eq!(node.wait_end(PATIENCE).await.code(), Some(0));
     assert!(!node.data().exists());
+}
+
+/// A folder that cannot be used: one line that names it, what was tried, and the system's reason once.
+#[tokio::test]
+async fn an_unusable_data_directory_is_told_in_one_line() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (file, taken) = (home.path().join("file"), home.path().join("taken"));
+    std::fs::write(&file, "").expect("write a file");
+    std::fs::create_dir(&taken).expect("make a folder");
+    std::fs::write(taken.join("store"), "").expect("write a file");
+    for (path, tried) in [
+        (file.clone(), "cannot use it, since it is not a folder: "),
+        (file.join("below"), "cannot make it, since "),
+        ("/proc/nowhere/data".into(), "cannot make it in /proc: "),
+        (taken, "the store in "),
+    ] {
+        let mut node = Setup::default().arg(format!("--data-dir={}", path.display())).spawn();
+        assert_eq!(node.wait_end(PATIENCE).await.code(), Some(1));
+        let log = node.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.starts_with("callboard: ")).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains(&path.display().to_string()) && lines[0].contains(tried), "{log}");
+        assert_eq!(lines[0].matches("os error").count(), 1, "{log}");
+    }
+}
+
+/// `--check` starts nothing, and finds at once what a start would find one after the other.
+#[tokio::test]
+async fn a_check_says_ok_or_lists_every_mistake() {
+    let node = Setup::default().start().await;
+    let check = async |setup: Setup| {
+        let mut checked = setup.arg("--check").spawn();
+        let status = checked.wait_end(PATIENCE).await;
+        (status.code(), checked.log())
+    };
+    // Beside the node that has the folder and the ports.
+    let (code, log) = check(node.setup().clone()).await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.lines().any(|line| line == "ok"), "{log}");
+    node.get("/v1.0/healthz/outbound").send().await.expect_empty();
+    for manner in [Manner::Run, Manner::Daprd] {
+        let setup = Setup::default().manner(manner);
+        let none = setup.home().join("none");
+        let (code, log) = check(setup.args(&[
+            "--no-such-flag=1",
+            "--app-port=x",
+            &format!("--resources-path={}", none.display()),
+            &format!("--config={}", none.join("c.yaml").display()),
+        ]))
+        .await;
+        assert_eq!(code, Some(2), "{log}");
+        assert!(log.contains("4 things are wrong:"), "{log}");
+        for subject in ["--no-such-flag: ", "--app-port x: ", "none: ", "c.yaml"] {
+            assert!(log.contains(subject), "{subject:?} is not in {log}");
+        }
+        assert!(!log.lines().any(|line| line == "ok"), "{log}");
+    }
+    let setup = Setup::default().arg("--check=false");
+    setup.start().await.get("/v1.0/healthz/outbound").send().await.expect_empty();
 }
 
 /// dapr.md 8: quantities and switches.

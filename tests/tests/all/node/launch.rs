@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use callboard_tests::app::App;
 use callboard_tests::binary::callboard;
+use callboard_tests::http::request;
 use callboard_tests::node::{Manner, Setup};
 use callboard_tests::ports;
 use callboard_tests::wait::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// sdk-clients 3.1; dapr.md 8
 #[tokio::test]
@@ -98,6 +100,67 @@ async fn run_ends_when_its_child_does() {
     let mut node = Setup::default().command(&["sh", "-c", "sleep 1; exit 7"]).spawn();
     let status = node.wait_end(PATIENCE).await;
     assert_eq!(status.code(), Some(7), "{status}");
+}
+
+/// A forgotten `--`: the error holds the line that works.
+#[tokio::test]
+async fn an_app_without_its_separator_is_told_how_to_be_started() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(callboard());
+    command.args(["run", "--app-id", "x", "python", "app.py", "--debug"]);
+    command.env("XDG_DATA_HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
+    let mut run = callboard_tests::process::Process::start(&mut command, &home.path().join("log"));
+    assert_eq!(run.wait_end(PATIENCE).await.code(), Some(2), "{}", run.log());
+    assert!(run.log().contains("run --app-id x -- python app.py --debug\n"), "{}", run.log());
+}
+
+/// The reader of the log is gone, as with `callboard run | head`: the node serves on, and ends when it is told to.
+#[tokio::test]
+async fn a_node_whose_output_nobody_reads_serves_and_ends_in_order() {
+    let setup = Setup::default();
+    let mut command = tokio::process::Command::from(setup.command_line());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut node = command.spawn().expect("start the node");
+    drop((node.stdout.take(), node.stderr.take()));
+    let address = ([127, 0, 0, 1], setup.http_port()).into();
+    eventually(PATIENCE, "the node answers", async || {
+        let answer = request(address, "GET", "/v1.0/healthz").try_send().await.ok()?;
+        (answer.status == 204).then_some(())
+    })
+    .await;
+    let id = node.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it runs");
+    kill_process(id, Signal::TERM).expect("signal an own child");
+    let status = tokio::time::timeout(PATIENCE, node.wait()).await.expect("it ends").expect("wait for it");
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// An app that is lost is a warning, one that is back is none.
+#[tokio::test]
+async fn the_loss_of_the_app_is_a_warning() {
+    let app = App::hosting(&["cat"]).await;
+    let port = app.port();
+    let setup = Setup::default().app(&app).args(&["--enable-app-health-check", "--app-health-threshold=1"]);
+    let node = setup.args(&["--app-health-probe-interval=1"]).ready().await;
+    let said = async |level: &str, words: &str| {
+        let what = format!("a line of {level} with {words:?}");
+        let found = |log: String| log.lines().any(|line| line.contains(level) && line.contains(words));
+        eventually(PATIENCE, &what, async || found(node.log()).then_some(())).await;
+    };
+    said("INFO", "the app is healthy").await;
+    app.answers("/healthz", 500, "");
+    said("WARN", "health checks fail").await;
+    app.stop().await;
+    said("WARN", "the app is gone").await;
+    let _back = App::listening(serde_json::json!({"entities": ["cat"]}), port).await;
+    eventually(PATIENCE, "the app is found again", async || {
+        (node.log().matches("application discovered").count() == 2).then_some(())
+    })
+    .await;
+    let calm = |log: String| !log.lines().any(|line| line.contains("WARN") && line.contains("discovered"));
+    assert!(calm(node.log()), "{}", node.log());
+    let mut ended = Setup::default().command(&["sh", "-c", "sleep 1; exit 3"]).spawn();
+    assert_eq!(ended.wait_end(PATIENCE).await.code(), Some(3));
+    assert!(ended.log().lines().any(|line| line.contains("WARN") && line.contains("the app has ended")));
 }
 
 /// dapr.md 8: `--wait` polls until the outbound API answers.

@@ -96,6 +96,30 @@ async fn list(node: &Node, query: &str, limit: usize) -> Vec<Value> {
     }
 }
 
+/// DESIGN: a prefix is of the id, whatever the type.
+#[tokio::test]
+async fn a_prefix_without_a_type_lists_the_ids_of_every_type_that_begin_so() {
+    let app = App::hosting(&[CAT, "dog"]).await;
+    let node = Setup::default().app(&app).ready().await;
+    for n in 0..5 {
+        for (kind, id) in [(CAT, format!("a{n}")), (CAT, format!("b{n}")), ("dog", format!("c{n}"))] {
+            node.call(kind, &id, "foo").await.expect(200);
+            node.put_state(kind, &id, "food", json!(n)).await.expect_empty();
+        }
+        node.remind("dog", &format!("b{n}"), "walk", json!({"dueTime": "1h"})).await;
+    }
+    let names = |entries: Vec<Value>| {
+        let name = |entry: &Value| [&entry["type"], &entry["id"]].map(|part| part.as_str().expect("a text").to_owned());
+        entries.iter().map(name).collect::<Vec<_>>()
+    };
+    let of = |kind: &str, letter: char| (0..5).map(|n| [kind.to_owned(), format!("{letter}{n}")]).collect::<Vec<_>>();
+    for limit in [1, 3, 100] {
+        assert_eq!(names(list(&node, "&prefix=b", limit).await), [of(CAT, 'b'), of("dog", 'b')].concat());
+        assert_eq!(names(list(&node, "&prefix=c", limit).await), of("dog", 'c'));
+        assert_eq!(names(list(&node, "&prefix=d", limit).await), Vec::<[String; 2]>::new());
+    }
+}
+
 /// What has state or reminders is listed with its keys, by type and prefix, page by page, and nothing wakes.
 #[tokio::test]
 async fn actors_with_state_or_reminders_are_listed_without_waking_them() {

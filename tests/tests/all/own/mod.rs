@@ -2,5 +2,6 @@
 
 mod actors;
 mod commands;
+mod export;
 mod reminders;
 mod state;

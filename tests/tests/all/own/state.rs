@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stage::CAT;
 
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -67,6 +67,22 @@ async fn parts_that_contain_bars_are_given_one_by_one() {
     assert_eq!(node.get(&url).send().await.expect(200).json()["value"], "odd");
     let url = "/cluster/v1/state?type=cat&id=hobbit&key=food";
     assert_eq!(node.get(url).send().await.expect(200).json()["value"], "ants");
+}
+
+/// An app id may contain bars like any other part; `||` then separates more than four.
+#[tokio::test]
+async fn an_app_id_that_contains_bars_is_shown_and_found_by_parts_and_by_prefix() {
+    let app = App::hosting(&[CAT]).await;
+    let node = Setup::new("a||b").app(&app).ready().await;
+    node.call(CAT, "hobbit", "foo").await.expect(200);
+    node.put_state(CAT, "hobbit", "food", json!("ants")).await.expect_empty();
+    let answer = node.get("/cluster/v1/state?type=cat&id=hobbit&key=food").send().await.expect(200).json();
+    assert_eq!((&answer["key"], &answer["value"]), (&json!("a||b||cat||hobbit||food"), &json!("ants")));
+    node.get(&format!("/cluster/v1/state?key={}", encode("a||b||cat||hobbit||food"))).send().await.expect(400);
+    for (prefix, found) in [("a||b||cat||", 1), ("a||", 1), ("a||b||cat||hobbit||f", 1), ("a||cat||", 0), ("b||", 0)] {
+        let url = format!("/cluster/v1/state?prefix={}", encode(prefix));
+        assert_eq!(node.get(&url).send().await.expect(200).text().lines().count(), found, "{prefix}");
+    }
 }
 
 /// Pages as JSON lines; `after` goes on where a page ended.
