@@ -10,30 +10,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use callboard_machine::meta::{MetaCommand, MetaResponse, MetaState, NodeRecord, Settings};
+use callboard_machine::meta::{MetaState, NodeRecord, Settings};
 use callboard_storage::{Error, LogDb, LogWriter, Stores, WriterConfig, WriterStats};
-use callboard_types::{GroupId, NodeId, PartitionId, ReplicaId, Timestamp};
+use callboard_types::{GroupId, NodeId, PartitionId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::bootstrap;
 use crate::convert::ReplicaRecord;
-use crate::error::{ChangeError, FeedError, HoldError, ProposeError, StartError};
+use crate::error::StartError;
 use crate::flusher::{FlushPolicy, Flusher};
 use crate::group_state::{Applied, GroupState};
 use crate::holding::{self, Holdings};
 use crate::log_store::{LogMeter, LogShared};
 use crate::meta_copy::MetaCopy;
-use crate::meta_feed::{Board, MetaAt, MetaUpdate};
-use crate::network::{ReceiveError, Transport, incoming, server};
+use crate::meta_feed::Board;
+use crate::network::{Transport, incoming};
 use crate::partition::Partition;
 use crate::replica::{NodeStores, Opening, Replica};
 use crate::rules::{Live, MetaRules, Observer, PartitionRules, Rules};
-use crate::status::GroupStatus;
 use crate::tail::TailBudget;
-use crate::type_config::{Answer, Member, Proposal, Timing};
+use crate::type_config::{Member, Timing};
 
 /// Bytes of synced log entries that a node keeps in memory, over all its groups.
 const TAIL_BYTES: usize = 64 << 20;
@@ -62,7 +60,7 @@ pub(crate) struct Tuning {
 /// All groups of this node. Clones share them.
 #[derive(Clone)]
 pub struct Groups {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// The partitions of a node.
@@ -82,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) holdings: tokio::sync::Mutex<Holdings>,
     /// Places for snapshots on their way in.
     snapshots: Arc<Semaphore>,
-    changes: watch::Sender<u64>,
+    pub(crate) changes: watch::Sender<u64>,
     /// The flusher, and one follower per group.
     tasks: Mutex<JoinSet<()>>,
     failure: watch::Sender<Option<String>>,
@@ -180,35 +178,6 @@ impl Groups {
         bootstrap::run(&self.inner, settings, node, now).await
     }
 
-    /// Takes over what another node knows of its cluster, on an empty data directory; it is on disk when this returns.
-    pub async fn adopt(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
-        let at = self.inner.feed(update)?;
-        let db = self.inner.stores.state.clone();
-        tokio::task::spawn_blocking(move || db.flush()).await.map_err(|_| Error::Stopped)??;
-        Ok(at)
-    }
-
-    pub fn meta(&self) -> MetaHandle {
-        MetaHandle { inner: self.inner.clone() }
-    }
-
-    /// How much of the meta log this node knows.
-    pub fn meta_at(&self) -> MetaAt {
-        self.inner.board.at()
-    }
-
-    /// What this node knows of the meta log after `after`: at once if there is something, else when there is, and an
-    /// empty update when `wait` is over.
-    pub async fn meta_update(&self, after: MetaAt, wait: Duration) -> MetaUpdate {
-        self.inner.board.update(after, wait).await
-    }
-
-    /// Takes what another node has told of the meta log, and wakes those who watch the state. What is known already
-    /// changes nothing.
-    pub fn meta_feed(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
-        self.inner.feed(update)
-    }
-
     /// The replica of `partition` on this node.
     pub fn partition(&self, partition: PartitionId) -> Option<Partition> {
         self.inner.partitions.borrow().get(&partition).cloned()
@@ -221,81 +190,6 @@ impl Groups {
     /// The partitions of this node, as they come and go.
     pub fn held(&self) -> watch::Receiver<Held> {
         self.inner.partitions.subscribe()
-    }
-
-    /// Wakes whenever a role, a leader, a membership or the set of held replicas has changed.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.changes.subscribe()
-    }
-
-    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        self.inner.replica(group).map(|replica| replica.status())
-    }
-
-    /// Of every replica of this node, by group.
-    pub fn statuses(&self) -> Vec<GroupStatus> {
-        let mut statuses: Vec<_> = self.inner.replicas.borrow().iter().map(|replica| replica.status()).collect();
-        statuses.sort_by_key(|status| status.group);
-        statuses
-    }
-
-    /// Answers a message that [`Transport::send`] brought from another node.
-    pub async fn receive(&self, body: Bytes) -> Result<Bytes, ReceiveError> {
-        server::receive(&self.inner, body).await
-    }
-
-    /// Takes an empty replica, which its group's leader is to add as a learner. It is on disk that it is here when this
-    /// returns. Repeating it does nothing.
-    pub async fn hold(&self, group: GroupId, replica: ReplicaId) -> Result<(), HoldError> {
-        holding::hold(&self.inner, group, replica).await
-    }
-
-    /// Leaves a group for good: the replica's log and rows are deleted, and its id is never taken again. Repeating it
-    /// does nothing.
-    pub async fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), HoldError> {
-        holding::drop_replica(&self.inner, group, replica).await
-    }
-
-    /// Has the group led here add a replica that follows its log without a vote.
-    pub async fn add_learner(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        node: NodeId,
-        address: String,
-    ) -> Result<(), ChangeError> {
-        self.led(group)?.add_learner(replica, node, address).await
-    }
-
-    /// Has the group led here give the vote to exactly these replicas, which are members of it. Former voters stay as
-    /// learners. If none is left but one that is elsewhere, every tenure here ends before.
-    pub async fn change_voters(
-        &self,
-        group: GroupId,
-        voters: std::collections::BTreeSet<ReplicaId>,
-    ) -> Result<(), ChangeError> {
-        self.led(group)?.change_voters(voters).await
-    }
-
-    /// Has the group led here let a replica without a vote go.
-    pub async fn remove_learner(&self, group: GroupId, replica: ReplicaId) -> Result<(), ChangeError> {
-        self.led(group)?.remove_learner(replica).await
-    }
-
-    /// Hands the leadership to a voter that has all but the last entries. Every tenure of it ends before that is asked to
-    /// take over, whether or not it does.
-    pub async fn transfer_leader(&self, group: GroupId, to: ReplicaId) -> Result<(), ChangeError> {
-        self.led(group)?.transfer_leader(to).await
-    }
-
-    /// Campaigns for the leadership, unless a leader's lease forbids it.
-    pub async fn campaign(&self, group: GroupId) -> Result<(), ChangeError> {
-        self.led(group)?.campaign().await
-    }
-
-    /// The replica that is asked to act as leader.
-    fn led(&self, group: GroupId) -> Result<Arc<Replica>, ChangeError> {
-        self.inner.replica(group).ok_or(ChangeError::NotLeader { group, leader: None })
     }
 
     /// Counters of the group-commit writer.
@@ -341,28 +235,6 @@ impl Groups {
     }
 }
 
-/// The meta group, as every node reads it.
-#[derive(Clone)]
-pub struct MetaHandle {
-    inner: Arc<Inner>,
-}
-
-impl MetaHandle {
-    /// The last received state; changes wake the receiver.
-    pub fn watch(&self) -> watch::Receiver<Arc<MetaState>> {
-        self.inner.board.watch()
-    }
-
-    /// The last received state.
-    pub fn state(&self) -> Arc<MetaState> {
-        self.inner.board.state()
-    }
-
-    pub async fn propose(&self, command: MetaCommand) -> Result<MetaResponse, ProposeError> {
-        self.inner.propose_meta(command).await
-    }
-}
-
 impl Inner {
     pub(crate) fn node(&self) -> NodeId {
         self.config.node
@@ -375,38 +247,6 @@ impl Inner {
     /// The replica of `group` on this node.
     pub(crate) fn replica(&self, group: GroupId) -> Option<Arc<Replica>> {
         self.replicas.borrow().iter().find(|replica| replica.group == group).cloned()
-    }
-
-    pub(crate) async fn propose_meta(&self, command: MetaCommand) -> Result<MetaResponse, ProposeError> {
-        let group = GroupId::Meta;
-        let replica = self.replica(group).ok_or(ProposeError::NotReady { group, leader: None })?;
-        match replica.propose(Proposal::Meta(Arc::new(command))).await?.answer {
-            Answer::Meta(response) => Ok(response),
-            answer @ (Answer::Blank | Answer::Partition(_)) => {
-                Err(ProposeError::Stopped(format!("the meta group answered {answer:?}")))
-            }
-        }
-    }
-
-    /// Takes an update of the meta state, and keeps it for the next start unless a replica of the group does.
-    fn feed(&self, update: MetaUpdate) -> Result<MetaAt, FeedError> {
-        let mut copy = self.meta_copy.lock();
-        let Some(fed) = self.board.feed(update)? else { return Ok(self.board.at()) };
-        let (db, index) = (&self.stores.state, fed.at.index);
-        match fed.dirty {
-            Some(dirty) if copy.follows(fed.before.index) => copy.change(&**db, &fed.state, &dirty, index)?,
-            // The copy is behind: a replica has kept the state meanwhile.
-            Some(_) if self.replica(GroupId::Meta).is_some() => {}
-            Some(_) | None => copy.replace(db, &self.stores.incarnations, &fed.state, index)?,
-        }
-        Ok(fed.at)
-    }
-
-    /// Keeps the meta state, which a replica has kept so far, for the next start.
-    pub(crate) fn keep_meta(&self) -> Result<(), Error> {
-        let mut copy = self.meta_copy.lock();
-        let index = self.board.at().index;
-        copy.replace(&self.stores.state, &self.stores.incarnations, &self.board.state(), index)
     }
 
     /// Opens what the node holds. Every group that needs nobody else gets its leader.

@@ -6,9 +6,14 @@
 //! A proposal's road: [`Partition::propose`] → `replica` (bounds, errors) → openraft → `log_store` (tail and group
 //! commit) → openraft → `state_store` (one batch of rows) → `rules` (the machine, effects) → the caller. Beside it the
 //! `flusher` makes rows durable for all groups at once and only then lets logs go.
+//!
+//! Among several nodes: `network` carries a group's messages over the node's [`Transport`], `holding` says which replicas
+//! are here, `changes` carries out what a group's leader is asked for, and `meta_feed` brings the meta log to nodes that
+//! have no replica of it. What to do with all that is decided outside.
 
 mod bootstrap;
 mod changes;
+mod cluster;
 mod convert;
 mod error;
 mod flusher;
@@ -18,6 +23,7 @@ mod groups;
 mod holding;
 mod incarnations;
 mod log_store;
+mod meta;
 mod meta_copy;
 mod meta_feed;
 mod network;
@@ -43,7 +49,8 @@ mod tests;
 
 pub use convert::{Storable, fuzz_records};
 pub use error::{ChangeError, FeedError, HoldError, NotOwner, ProposeError, StartError};
-pub use groups::{Groups, GroupsConfig, Held, MetaHandle};
+pub use groups::{Groups, GroupsConfig, Held};
+pub use meta::MetaHandle;
 pub use meta_feed::{MetaAt, MetaUpdate};
 pub use network::{Lane, NoPeers, ReceiveError, Target, Transport, TransportError};
 pub use partition::Partition;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::app::{App, Call, Reply};
@@ -34,7 +35,11 @@ pub struct Cluster {
     members: Vec<Member>,
     /// Which node was killed when: a turn that it had under way has no effect.
     killed: Vec<(usize, Instant)>,
+    _place: SemaphorePermit<'static>,
 }
+
+/// Clusters that run at a time: leases and elections need their share of the machine.
+static PLACES: Semaphore = Semaphore::const_new(1);
 
 /// What a node answered to the request that an app relayed.
 #[derive(Debug)]
@@ -51,7 +56,8 @@ impl Cluster {
 
     /// A node for each of these configurations of apps; their app ids are `app-0`, `app-1`...
     pub async fn each(configs: &[Value]) -> Self {
-        let mut cluster = Self { members: Vec::new(), killed: Vec::new() };
+        let place = PLACES.acquire().await.expect("the places are never closed");
+        let mut cluster = Self { members: Vec::new(), killed: Vec::new(), _place: place };
         for config in configs {
             cluster.join(config.clone()).await;
         }

@@ -316,21 +316,27 @@ impl Actors {
     /// Registers the app's types with the cluster, whenever they change.
     async fn register_types(self) {
         let mut app = self.inner.host.app();
+        let mut meta = self.inner.meta.watch();
         let mut registered: Option<u64> = None;
         loop {
             let hosted = app.borrow_and_update().hosted.clone().filter(|hosted| !hosted.types.is_empty());
-            let again = match hosted {
+            meta.mark_unchanged();
+            let done = match hosted {
                 Some(hosted) if registered != Some(hosted.digest) => {
                     let done = self.register(hosted.types.keys().map(|name| name.to_string()).collect()).await;
                     registered = done.then_some(hosted.digest);
-                    if done { Duration::MAX } else { REGISTER_AGAIN }
+                    done
                 }
-                Some(_) | None => Duration::MAX,
+                // What this node said of itself at its start may come after what it said later, with its role of before.
+                Some(_) => self.become_storage().await,
+                None => true,
             };
+            let again = if done { Duration::MAX } else { REGISTER_AGAIN };
             tokio::select! {
                 biased;
                 () = self.inner.tasks.stopping() => return,
                 changed = app.changed() => if changed.is_err() { return },
+                changed = meta.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(again) => {}
             }
         }

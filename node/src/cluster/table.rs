@@ -80,13 +80,18 @@ impl Placing {
             for (group, row) in rows(&state) {
                 let named = row.replicas.iter().find(|placed| placed.node == self.node).map(|placed| placed.replica);
                 let held = self.groups.status(group).map(|status| status.replica);
+                // Ids rise and are never used twice: a table that has not handed an id out yet is older than its replica,
+                // and says nothing about it. A node that starts reads such a table until it has caught up.
+                let is_known = |held: ReplicaId| held.0 < state.next_replica;
                 let done = match (held, named) {
                     (Some(held), Some(named)) if held == named => Ok(()),
-                    // Another replica of before; and one that the row has given up for good.
-                    (Some(held), Some(_)) => self.groups.drop_replica(group, held).await,
-                    (Some(held), None) if row.is_settled() => self.groups.drop_replica(group, held).await,
+                    // One of before, which the row has given up for another.
+                    (Some(held), Some(named)) if held < named => self.groups.drop_replica(group, held).await,
+                    (Some(held), None) if row.is_settled() && is_known(held) => {
+                        self.groups.drop_replica(group, held).await
+                    }
                     (None, Some(named)) => self.groups.hold(group, named).await,
-                    (Some(_) | None, None) => Ok(()),
+                    (Some(_), Some(_)) | (Some(_) | None, None) => Ok(()),
                 };
                 if let Err(error) = done {
                     tracing::warn!(%group, %error, "the table is not followed yet");

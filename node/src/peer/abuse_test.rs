@@ -102,7 +102,7 @@ async fn what_breaks_the_protocol_ends_its_link() {
         for content in frames.clone() {
             raw.say.send(one_frame(7, content)).await.unwrap();
         }
-        let (_, ended) = tokio::time::timeout(LONG, raw.rest()).await.unwrap();
+        let (_, ended) = raw.rest().await;
         assert_eq!(ended.unwrap_err().code(), tonic::Code::InvalidArgument, "{frames:?}");
     }
     assert_eq!(b.peers.counters().violations, 6);
@@ -114,7 +114,7 @@ async fn a_message_beyond_its_limit_ends_its_link() {
     let b = Node::new(2, echo());
     let mut raw = Raw::member(1, &b).await;
     raw.say.send(one_frame(1, Content::Part(Part { body: bytes(super::outbox::MAX_MESSAGE) }))).await.unwrap();
-    let (_, ended) = tokio::time::timeout(LONG, raw.rest()).await.unwrap();
+    let (_, ended) = raw.rest().await;
     // The node hears nothing it could answer to.
     ended.unwrap();
     still_serves(&b).await;
@@ -156,8 +156,8 @@ async fn frames_in_any_order_end_at_most_their_own_link() {
             }
         }
         raw.say = tokio::sync::mpsc::channel(1).0;
-        let ended = tokio::time::timeout(LONG, raw.rest()).await;
-        assert!(ended.is_ok(), "the link does not end");
+        // Well or badly, it ends.
+        let _ = raw.rest().await;
         assert_eq!(member.ask(&b, "x").await.unwrap(), "x");
     }
     assert_eq!((member.peers.counters().links_dialled, member.peers.counters().links_lost), (1, 0));

@@ -44,8 +44,9 @@ async fn calls_of_one_lane_begin_in_the_order_in_which_they_were_made() {
     let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
     let noted = seen.clone();
     let (a, b) = pair(Handlers::new().on(Kind::Ask, move |call: Call| {
-        noted.lock().unwrap().push(u32::from_be_bytes(call.body[..].try_into().unwrap()));
+        let noted = noted.clone();
         async move {
+            noted.lock().unwrap().push(u32::from_be_bytes(call.body[..].try_into().unwrap()));
             // Some are ready at once, others are not.
             if call.body[3].is_multiple_of(3) {
                 tokio::task::yield_now().await;

@@ -1,6 +1,6 @@
 //! From an address to a link: connect, say hello, hear who is there, go on or refuse.
 //!
-//! No call goes out before the other side was recognised, so a call to a stranger is one that was not sent.
+//! Nobody has the link before the other side was recognised, so a call to a stranger is one that was not sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +110,6 @@ impl Dialler {
         };
         self.generation.note_peer(&own, &peer);
         self.measure(offsets, wall, asked, their_wall);
-        link.open();
         one(&self.counting.links_dialled);
         self.read(link.clone(), peer.clone(), target.lane, inbound, rest);
         unmade.keep();

@@ -44,8 +44,6 @@ struct State {
     calls: Calls<oneshot::Sender<Outcome>>,
     /// Goes out before anything else.
     hello: Option<Frame>,
-    /// The peer has been recognised: calls may go out.
-    open: bool,
     writer: Option<Waker>,
     /// The last question for the peer's clock.
     ping: (u64, Timestamp, Instant),
@@ -62,7 +60,6 @@ impl Link {
         let state = State {
             calls: Calls::new(limits),
             hello: Some(hello),
-            open: false,
             writer: None,
             ping: (0, Timestamp::default(), Instant::ZERO),
         };
@@ -73,11 +70,6 @@ impl Link {
     /// The messages to the peer.
     pub fn outbound(self: &Arc<Self>) -> Outbound {
         Outbound { link: self.clone() }
-    }
-
-    /// The peer has been recognised.
-    pub fn open(&self) {
-        self.change(|state| state.open = true);
     }
 
     /// Queues a call.
@@ -160,7 +152,6 @@ impl Link {
         self.change(|state| {
             state.calls.push_control(Content::Refusal(refusal.to_wire()));
             state.calls.retire();
-            state.open = true;
         });
     }
 
@@ -223,8 +214,7 @@ impl Stream for Outbound {
         let mut state = self.link.state.lock();
         let batch = match state.hello.take() {
             Some(hello) => Some(Frames { frames: vec![hello] }),
-            None if state.open => state.calls.next_batch(),
-            None => None,
+            None => state.calls.next_batch(),
         };
         if let Some(batch) = batch {
             drop(state);

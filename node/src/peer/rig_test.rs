@@ -270,21 +270,31 @@ impl Raw {
     /// A link of a node that is known.
     pub async fn member(node: u64, to: &Node) -> Self {
         let mut raw = Self::open(to.address, &to.tasks, one_frame(0, Content::Hello(raw_hello(node)))).await.unwrap();
-        let heard = raw.hear.message().await.unwrap().unwrap();
+        let heard = raw.heard().await;
         assert!(matches!(heard.frames[0].content, Some(Content::Hello(_))), "{heard:?}");
         raw
+    }
+
+    /// The next message.
+    pub async fn heard(&mut self) -> Frames {
+        let message = tokio::time::timeout(LONG, self.hear.message()).await.expect("nothing is said");
+        message.unwrap().expect("all is said")
     }
 
     /// Everything that is said until the end, and how it ends.
     pub async fn rest(&mut self) -> (Vec<Frame>, Result<(), tonic::Status>) {
         let mut frames = Vec::new();
-        loop {
-            match self.hear.message().await {
-                Ok(Some(message)) => frames.extend(message.frames),
-                Ok(None) => return (frames, Ok(())),
-                Err(status) => return (frames, Err(status)),
+        let ended = tokio::time::timeout(LONG, async {
+            loop {
+                match self.hear.message().await {
+                    Ok(Some(message)) => frames.extend(message.frames),
+                    Ok(None) => return Ok(()),
+                    Err(status) => return Err(status),
+                }
             }
-        }
+        });
+        let ended = ended.await.expect("the link does not end");
+        (frames, ended)
     }
 }
 

@@ -192,6 +192,7 @@ impl Door {
         let connection =
             http2::server(&self.acceptor.tasks, keep_alive).serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
+        let mut asked_to_end = false;
         loop {
             let ended = tokio::time::timeout(config.hello_timeout, connection.as_mut()).await;
             match ended {
@@ -200,8 +201,13 @@ impl Door {
                     tracing::trace!(error = %http2::describe(&error), "a peer's connection ended");
                     return;
                 }
-                Err(_) if requests.load(Ordering::Relaxed) == 0 => return,
-                Err(_) => {}
+                Err(_) if requests.load(Ordering::Relaxed) > 0 => {}
+                Err(_) if asked_to_end => return,
+                Err(_) => {
+                    // A request that is on its way at this moment is refused unprocessed, not cut off.
+                    asked_to_end = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }

@@ -19,6 +19,9 @@ fn few_handlers(handlers: usize) -> PeerConfig {
     config
 }
 
+/// So long that no call ends by itself.
+const FOREVER: Duration = Duration::from_secs(10_000);
+
 fn count(counter: &AtomicUsize) -> usize {
     counter.load(Ordering::SeqCst)
 }
@@ -55,7 +58,7 @@ async fn work_that_was_registered_so_is_dropped_when_its_caller_leaves() {
     let (kept, cancelled) = (Gate::default(), Gate::default());
     let handlers = Handlers::new().on(Kind::Ask, kept.handler()).on_cancellable(Kind::Meta, cancelled.handler());
     let (a, b) = pair(handlers);
-    let call = |kind| Box::pin(a.peers.call(b.id(), Lane::Calls, kind, Bytes::new(), LONG));
+    let call = |kind| Box::pin(a.peers.call(b.id(), Lane::Calls, kind, Bytes::new(), FOREVER));
     let (mut to_kept, mut to_cancelled) = (call(Kind::Ask), call(Kind::Meta));
     tokio::select! {
         () = async { kept.begun(1).await; cancelled.begun(1).await } => {}
@@ -101,7 +104,7 @@ async fn work_that_was_registered_so_is_dropped_when_the_link_is_lost() {
     let (a, b) = pair(handlers);
     let wire = Wire::to(b.address).await;
     a.knows_at(&b, wire.address);
-    let call = |kind| a.peers.call(b.id(), Lane::Calls, kind, Bytes::new(), LONG);
+    let call = |kind| a.peers.call(b.id(), Lane::Calls, kind, Bytes::new(), FOREVER);
     let cut = async {
         kept.begun(1).await;
         cancelled.begun(1).await;
@@ -202,6 +205,34 @@ async fn a_peer_that_says_no_more_is_still_answered_and_then_the_link_ends() {
 }
 
 #[tokio::test]
+async fn a_node_that_closes_begins_no_call_and_answers_those_it_has() {
+    let gate = Gate::default();
+    let b = Node::new(2, Handlers::new().on(Kind::Ask, gate.handler()));
+    let mut raw = Raw::member(1, &b).await;
+    raw.say.send(requests(1, 1)).await.unwrap();
+    gate.begun(1).await;
+    let mut closing = Box::pin(b.peers.close(LONG));
+    assert!(poll_immediate(&mut closing).await.is_none());
+    let heard = raw.heard().await;
+    assert!(matches!(heard.frames[0].content, Some(Content::Refusal(_))), "{heard:?}");
+    raw.say.send(requests(2, 1)).await.unwrap();
+    let heard = raw.heard().await;
+    let [Frame { call: 2, content: Some(Content::Response(response)) }] = &heard.frames[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(response.failure.as_ref().unwrap().class(), callboard_proto::peer::Class::Busy);
+    gate.open();
+    let heard = raw.heard().await;
+    let [Frame { call: 1, content: Some(Content::Response(response)) }] = &heard.frames[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((&response.failure, count(&gate.begun)), (&None, 1));
+    raw.say = tokio::sync::mpsc::channel(1).0;
+    raw.rest().await.1.unwrap();
+    tokio::time::timeout(LONG, closing).await.unwrap();
+}
+
+#[tokio::test]
 async fn large_bodies_that_are_too_many_at_once_are_refused() {
     let mut config = config();
     (config.calls.max_body, config.calls.gathered_bytes) = (1 << 20, 1 << 20);
@@ -210,7 +241,7 @@ async fn large_bodies_that_are_too_many_at_once_are_refused() {
     let begun = |length| Request { kind: Kind::Ask.into(), timeout_ms: 60_000, length, body: Bytes::new() };
     raw.say.send(one_frame(1, Content::Request(begun(1 << 20)))).await.unwrap();
     raw.say.send(one_frame(2, Content::Request(begun(1)))).await.unwrap();
-    let heard = raw.hear.message().await.unwrap().unwrap();
+    let heard = raw.heard().await;
     let [Frame { call: 2, content: Some(Content::Response(response)) }] = &heard.frames[..] else {
         panic!("{heard:?}")
     };
@@ -218,6 +249,6 @@ async fn large_bodies_that_are_too_many_at_once_are_refused() {
     // The first one leaves, and there is room.
     raw.say.send(one_frame(1, Content::Cancel(callboard_proto::peer::Cancel {}))).await.unwrap();
     raw.say.send(requests(3, 1)).await.unwrap();
-    let heard = raw.hear.message().await.unwrap().unwrap();
+    let heard = raw.heard().await;
     assert_eq!(heard.frames[0].call, 3);
 }

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use super::cluster::{Cluster, P0, node};
 use super::*;
 
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 5;
 
 /// One epoch, as its owner saw it.
 #[derive(Debug, Clone, Copy)]
@@ -83,14 +83,16 @@ async fn write(partition: Partition, tenure: Tenure, record: Arc<Record>) {
 }
 
 async fn disturb(cluster: &mut Cluster, random: &mut StdRng, record: &Arc<Record>) {
-    let of = random.random_range(1..=3);
+    // Mostly whoever leads: others are missed by nobody.
+    let leader = (1..=3).find(|number| cluster.status(*number, P0).is_some_and(|status| status.is_leader()));
+    let of = leader.filter(|_| random.random_bool(0.7)).unwrap_or_else(|| random.random_range(1..=3));
     let other = 1 + (of + random.random_range(0..2)) % 3;
-    match random.random_range(0..6) {
-        0 => cluster.mesh.isolate(node(of), (1..=3).map(node)),
-        1 => cluster.mesh.cut(node(of), node(other)),
-        2 => cluster.mesh.drop_answers(node(of), node(other)),
-        3 => cluster.mesh.delay(node(of), node(other), Duration::from_millis(random.random_range(1..120))),
-        4 => {
+    match random.random_range(0..8) {
+        0..3 => cluster.mesh.isolate(node(of), (1..=3).map(node)),
+        3 => cluster.mesh.cut(node(of), node(other)),
+        4 => cluster.mesh.drop_answers(node(of), node(other)),
+        5 => cluster.mesh.delay(node(of), node(other), Duration::from_millis(random.random_range(1..120))),
+        6 => {
             cluster.kill(of);
             tokio::time::sleep(Duration::from_millis(random.random_range(0..900))).await;
             cluster.restart(of).await;
@@ -115,7 +117,7 @@ async fn through_any_faults_there_is_one_owner_at_a_time_and_nothing_acknowledge
     }
     for _ in 0..ROUNDS {
         disturb(&mut cluster, &mut random, &record).await;
-        tokio::time::sleep(Duration::from_millis(random.random_range(200..1_800))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(1_000..4_000))).await;
         if random.random_bool(0.6) {
             cluster.mesh.heal();
         }

@@ -4,7 +4,6 @@
 //! `CONFORMANCE.md` maps every line of the conformance list to a test here; each such test names the line's path.
 
 mod actors;
-mod cluster;
 mod invoke;
 mod malformed;
 mod node;

@@ -17,7 +17,7 @@ async fn however_often_a_node_is_killed_every_acknowledged_write_is_there_and_al
     let actors = ids("answer", 32);
     let mut told = Told::fresh(16);
     for round in 1..=rounds {
-        let victim = rand::random_range(1..cluster.len());
+        let victim = rand::random_range(0..cluster.len());
         let others: Vec<_> = (0..cluster.len()).filter(|at| *at != victim).collect();
         cluster.all_answer(&others, KIND, &actors, Instant::now()).await;
         let before = (acknowledged(&told), told[0].attempted);

@@ -144,7 +144,8 @@ fn a_healthy_cluster_of_three_may_lose_one_and_has_nothing_to_say() {
 fn with_one_of_three_down_none_more_may_fail_and_with_two_down_the_majority_is_lost() {
     let one = down(three(), &[3]).summary();
     assert_eq!((one.may_fail, one.down, one.without_quorum.as_slice()), (0, 1, &[][..]));
-    let survey = down(three(), &[1, 3]);
+    let mut survey = down(three(), &[1, 3]);
+    survey.me = NodeId(2);
     let two = survey.summary();
     assert_eq!((two.may_fail, two.without_quorum.as_slice()), (0, &[GroupId::Meta, P0][..]));
     assert_eq!(two.unowned, [P0], "its owner is down and nobody else claims it");

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use callboard_tests::app::Reply;
 use callboard_tests::cluster::{Cluster, ids, relaying};
 use callboard_tests::wait::{PATIENCE, eventually, stays};
 use serde_json::{Value, json};
 
-use super::CAT;
+use crate::CAT;
 
 const ALL: [usize; 3] = [0, 1, 2];
+/// What a body may be on the way to another node and back.
+const LARGE: usize = 1 << 20;
 
 fn actor(id: &str) -> String {
     format!("/v1.0/actors/{CAT}/{id}")
@@ -46,6 +49,7 @@ async fn calls_through_each_of_three_nodes_reach_one_activation_of_each_actor() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn state_written_through_one_node_is_read_through_all_and_expires_for_all() {
     let cluster = Cluster::of(3, &[CAT]).await;
     for (n, id) in ids("state", 6).iter().enumerate() {
@@ -65,6 +69,7 @@ async fn state_written_through_one_node_is_read_through_all_and_expires_for_all(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_reminder_registered_through_one_node_is_shown_by_all_and_fires_once_and_not_early() {
     let cluster = Cluster::of(3, &[CAT]).await;
     let due = Duration::from_secs(2);
@@ -89,6 +94,7 @@ async fn a_reminder_registered_through_one_node_is_shown_by_all_and_fires_once_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_timer_ticks_where_its_actor_lives() {
     let cluster = Cluster::of(3, &[CAT]).await;
     for (n, id) in ids("timer", 6).iter().enumerate() {
@@ -105,6 +111,44 @@ async fn a_timer_ticks_where_its_actor_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
+async fn a_node_invokes_the_apps_of_other_nodes_with_status_headers_and_bodies_both_ways() {
+    let cluster = Cluster::of(3, &[CAT]).await;
+    for at in ALL {
+        cluster.app(at).on("/echo", move |call| async move {
+            let status = call.query.as_deref().and_then(|query| query.parse().ok()).unwrap_or(200);
+            let (kind, asked) =
+                (call.header("content-type").unwrap_or_default(), call.header("x-asked").unwrap_or_default());
+            Reply::status(status)
+                .header("content-type", kind)
+                .header("x-answered", asked)
+                .header("x-app", &at.to_string())
+                .body(call.body.clone())
+        });
+    }
+    for from in ALL {
+        for to in ALL {
+            for (status, size) in [(200, 0), (201, 1), (404, 70_000), (503, LARGE)] {
+                let path = format!("/v1.0/invoke/app-{to}/method/echo?{status}");
+                let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+                let request = cluster.node(from).post(&path).header("x-asked", "why").header("content-type", "a/b");
+                let answer = eventually(PATIENCE, "the app is known", async || {
+                    let answer = cluster.node(from).get(&format!("/v1.0/invoke/app-{to}/method/echo")).send().await;
+                    (answer.status == 200).then_some(())
+                });
+                answer.await;
+                let answer = request.body(body.clone()).send().await.expect(status);
+                assert_eq!(answer.header("x-app"), Some(to.to_string().as_str()), "{from} to {to}");
+                assert_eq!(answer.header("x-answered"), Some("why"), "{from} to {to}");
+                assert_eq!(answer.header("content-type"), Some("a/b"), "{from} to {to}");
+                assert!(answer.body == body, "{from} to {to}: {} of {size} bytes", answer.body.len());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn an_app_that_no_node_has_is_refused_as_on_a_node_alone() {
     let cluster = Cluster::of(3, &[CAT]).await;
     let alone = Cluster::of(1, &[CAT]).await;

@@ -14,7 +14,7 @@ use callboard_tests::wait::{PATIENCE, eventually};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::CAT;
+use crate::CAT;
 
 /// Longer than the router looks for an owner.
 const NO_OWNER: Duration = Duration::from_secs(40);
@@ -75,6 +75,7 @@ fn stdout(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn every_node_lists_what_all_partitions_hold_in_one_order() {
     let mut cluster = Cluster::of(3, &[CAT]).await;
     // It holds nothing, and lists all the same.
@@ -97,6 +98,7 @@ async fn every_node_lists_what_all_partitions_hold_in_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn values_that_do_not_fit_one_message_are_listed_whole_from_every_node() {
     let cluster = Cluster::of(3, &[CAT]).await;
     let large = "x".repeat(1_500_000);
@@ -161,6 +163,7 @@ async fn any_node_names_all_nodes_and_where_every_partition_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn the_metrics_tell_of_replicas_and_of_what_goes_to_other_nodes() {
     let cluster = Cluster::of(3, &[CAT]).await;
     for id in ids("metered", 32) {
@@ -242,6 +245,7 @@ async fn named(node: &Node, name: &str) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_node_is_drained_under_load_and_no_call_fails() {
     let cluster = Cluster::of(3, &[CAT]).await;
     let load = Load::start(&cluster, &[0, 1, 2]);
@@ -271,6 +275,7 @@ fn texts_of(notes: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_drained_node_that_starts_again_takes_its_share_again() {
     let mut cluster = Cluster::of(3, &[CAT]).await;
     cluster.node(2).post("/cluster/v1/drain").within(DRAINED).send().await.expect(200);
@@ -281,6 +286,7 @@ async fn a_drained_node_that_starts_again_takes_its_share_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_node_that_leaves_stops_and_is_no_more_of_the_cluster_and_what_it_held_is_there() {
     let mut cluster = Cluster::of(3, &[CAT]).await;
     let actors = ids("kept", 20);
@@ -311,6 +317,7 @@ async fn a_node_that_leaves_stops_and_is_no_more_of_the_cluster_and_what_it_held
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn without_a_majority_lists_name_a_partition_and_the_node_is_not_ready_but_healthy() {
     let mut cluster = Cluster::of(3, &[CAT]).await;
     furnish(&cluster, 0, "one", &json!(1)).await;
@@ -334,6 +341,7 @@ async fn without_a_majority_lists_name_a_partition_and_the_node_is_not_ready_but
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn the_only_storage_node_neither_drains_nor_leaves() {
     let mut cluster = Cluster::of(1, &[CAT]).await;
     for way in ["drain", "leave"] {

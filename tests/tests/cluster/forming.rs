@@ -5,7 +5,7 @@ use callboard_tests::node::Setup;
 use callboard_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
 
-use super::CAT;
+use crate::CAT;
 
 /// Name, id and role of every registered node.
 async fn registered(cluster: &Cluster, at: usize) -> Vec<(String, String)> {
@@ -18,6 +18,7 @@ async fn registered(cluster: &Cluster, at: usize) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_node_of_another_cluster_is_refused_and_told_why() {
     let cluster = Cluster::of(1, &[CAT]).await;
     let mut stranger =
@@ -35,11 +36,12 @@ async fn a_node_of_another_cluster_is_refused_and_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_node_that_comes_back_with_its_data_is_the_node_it_was() {
     let mut cluster = Cluster::of(3, &[CAT]).await;
     let before = registered(&cluster, 0).await;
     assert_eq!(before.iter().map(|(_, role)| role.as_str()).collect::<Vec<_>>(), ["storage"; 3]);
-    for at in 1..3 {
+    for at in 0..3 {
         cluster.kill(at);
         cluster.node_mut(at).restart_ready().await;
         cluster.settled().await;
@@ -51,6 +53,7 @@ async fn a_node_that_comes_back_with_its_data_is_the_node_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full dose: make faults"]
 async fn a_node_without_actors_is_a_gateway_and_an_entrance() {
     let cluster = Cluster::each(&[json!({"entities": [CAT]}), json!({})]).await;
     let mut roles: Vec<_> = registered(&cluster, 1).await.into_iter().map(|(_, role)| role).collect();
